@@ -1,0 +1,83 @@
+"""Training pictures: tar files of WebP decoded once into memory, random crops out of them.
+
+All randomness comes from a CPU ``torch.Generator`` that is handed in, so a seed gives the same crops on every device.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from scumble.errors import InputError
+
+HELD_OUT_EVERY = 25
+PICTURE_SUFFIXES = (".webp", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+
+
+def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = None) -> list[Tensor]:
+    """Pictures of a tar file or a folder as uint8 tensors (3, H, W), in name order.
+
+    One in ``HELD_OUT_EVERY`` is kept out of training; ``held_out`` returns those instead of the others.
+    """
+    if not source.exists():
+        raise InputError(f"no training pictures at {source}; give a folder or a tar file of pictures")
+    pictures: list[Tensor] = []
+    for index, data in enumerate(_members(source)):
+        if (index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) != held_out:
+            continue
+        with Image.open(io.BytesIO(data)) as im:
+            array = np.asarray(im.convert("RGB"))
+        pictures.append(torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous())
+        if limit is not None and len(pictures) >= limit:
+            break
+    if not pictures:
+        raise InputError(f"{source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    return pictures
+
+
+def _members(source: Path):
+    if source.is_dir():
+        for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES):
+            yield path.read_bytes()
+        return
+    with tarfile.open(source) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.name.lower().endswith(PICTURE_SUFFIXES) else None
+            if file is not None:
+                yield file.read()
+
+
+class Crops:
+    """Random square crops of random scale, flipped half of the time, from pictures held on ``device``."""
+
+    def __init__(self, pictures: Sequence[Tensor], device: str | torch.device = "cpu") -> None:
+        self.pictures = [p.to(device) for p in pictures]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, n: int, size: int, rng: torch.Generator, *, zoom: tuple[float, float] = (1.0, 2.0)) -> Tensor:
+        """``n`` crops, (n, 3, size, size), RGB in [0, 1].
+
+        Each is cut from a window of ``size * zoom`` pixels (as far as the picture reaches) and reduced to ``size``.
+        """
+        crops = [self._one(self.pictures[int(torch.randint(len(self.pictures), (), generator=rng))], size, rng, zoom) for _ in range(n)]
+        return torch.stack(crops)
+
+    def _one(self, picture: Tensor, size: int, rng: torch.Generator, zoom: tuple[float, float]) -> Tensor:
+        u = torch.rand(4, generator=rng).tolist()
+        _, h, w = picture.shape
+        side = min(round(size * (zoom[0] + (zoom[1] - zoom[0]) * u[0])), h, w)
+        y, x = int(u[1] * (h - side + 1)), int(u[2] * (w - side + 1))
+        crop = picture[:, y : y + side, x : x + side].float().div_(255)
+        if side != size:
+            crop = F.interpolate(crop[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+        return crop.flip(2) if u[3] < 0.5 else crop

@@ -1,0 +1,155 @@
+"""One training loop for all nets: Adam, warm-up and cosine, EMA, checkpoints that resume exactly, a time budget.
+
+Every step draws its randomness from a generator seeded with (seed, step), so a run that was stopped and resumed sees the
+same batches as one that was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+LossOf = Callable[[nn.Module, torch.Generator, int], tuple[Tensor, Mapping[str, Tensor | float]]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast. The cosine runs over ``steps``, however many sessions they take."""
+
+    steps: int
+    learning_rate: float = 1e-3
+    final_rate: float = 0.02
+    """The last learning rate, as a share of the first."""
+    warm_up: int = 50
+    ema: float = 0.995
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    seed: int = 0
+    minutes: float = math.inf
+    """Stop (with a checkpoint) when this much time has passed in this session."""
+    checkpoint_seconds: float = 60.0
+    log_every: int = 20
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """Learning rate at ``step``: linear warm-up, then half a cosine down to ``final_rate``."""
+    if step < recipe.warm_up:
+        return recipe.learning_rate * (step + 1) / recipe.warm_up
+    t = min(1.0, (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up))
+    return recipe.learning_rate * (recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * t)))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def fit(
+    model: nn.Module,
+    loss_of: LossOf,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    validate: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+    validate_minutes: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> nn.Module:
+    """Train ``model`` in place, starting from ``folder/checkpoint.pt`` if it is there; return its moving average.
+
+    ``loss_of(model, generator, step)`` gives the loss and named numbers for ``folder/log.csv``.
+    ``validate`` gets the average; its numbers go to ``folder/validation.csv``, and the average with the lowest ``score``
+    among them (if it gives one) is kept as ``folder/best.safetensors``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99))
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema), use_buffers=False)
+    step = _resume(folder, model, average, optimizer)
+    start = last_save = last_validation = clock()
+    sums: dict[str, float] = {}
+    while step < recipe.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = rate(recipe, step)
+        model.train()
+        loss, numbers = loss_of(model, step_generator(recipe.seed, step), step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        optimizer.step()
+        average.update_parameters(model)
+        step += 1
+        # .item() waits for the device, so numbers are collected as tensors and read only when they are logged
+        for name, value in {"loss": loss.detach(), **numbers}.items():
+            sums[name] = sums.get(name, 0.0) + value
+        now = clock()
+        if step % recipe.log_every == 0:
+            means = {k: float(v) / recipe.log_every for k, v in sums.items()}
+            _log(folder, step, now - start, means)
+            sums = {}
+        out_of_time = now - start > recipe.minutes * 60
+        if now - last_save > recipe.checkpoint_seconds or out_of_time or step == recipe.steps:
+            _save(folder, model, average, optimizer, step, recipe)
+            last_save = now
+        if validate and (now - last_validation > validate_minutes * 60 or out_of_time or step == recipe.steps):
+            scores = validate(average.module.eval(), step)
+            _log(folder, step, now - start, scores, "validation.csv")
+            if "score" in scores:
+                _keep_best(folder, average.module, scores["score"])
+            last_validation = clock()
+        if out_of_time:
+            break
+    return average.module.eval()
+
+
+def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    log.info("resumed %s at step %d", path, state["step"])
+    return int(state["step"])
+
+
+def _save(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
+    part = folder / "checkpoint.pt.part"
+    state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "recipe": asdict(recipe)}
+    torch.save(state, part)
+    os.replace(part, folder / "checkpoint.pt")
+
+
+def _keep_best(folder: Path, model: nn.Module, score: float) -> None:
+    path = folder / "best.safetensors"
+    if path.exists():
+        with safe_open(path, framework="pt") as f:
+            if float(f.metadata()["score"]) <= score:
+                return
+    part = folder / "best.safetensors.part"
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part, {"score": repr(score)})
+    os.replace(part, path)
+
+
+def _log(folder: Path, step: int, seconds: float, numbers: Mapping[str, float], name: str = "log.csv") -> None:
+    log.info("step %d  %.0f s  %s", step, seconds, "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
+    path = folder / name
+    new = not path.exists()
+    with path.open("a", newline="") as f:
+        writer = csv.writer(f)
+        if new:
+            writer.writerow(["step", "seconds", *numbers])
+        writer.writerow([step, round(seconds, 1), *(f"{v:.6g}" for v in numbers.values())])
