@@ -64,9 +64,12 @@ class Teacher(nn.Module):
         """relu1_1 alone."""
         return self._run("exact", (x * 255 - self.mean).flip(1), "1_1")["1_1"]
 
+    def deep(self, x: Tensor) -> list[Tensor]:
+        """relu4_1 and relu5_1 alone."""
+        small = self._run("small", F.conv2d(x, *self._weights("small", "preprocess")), "5_1")
+        return [F.relu(F.conv2d(small[n], *self._weights("small", f"head{n}"))) for n in ("4_1", "5_1")]
+
     def forward(self, x: Tensor) -> list[Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)
         exact = self._run("exact", (x * 255 - self.mean).flip(1), "3_1")
-        small = self._run("small", F.conv2d(x, *self._weights("small", "preprocess")), "5_1")
-        deep = [F.relu(F.conv2d(small[n], *self._weights("small", f"head{n}"))) for n in ("4_1", "5_1")]
-        return [exact["1_1"], exact["2_1"], exact["3_1"], *deep]
+        return [exact["1_1"], exact["2_1"], exact["3_1"], *self.deep(x)]
