@@ -1,0 +1,62 @@
+"""The classic path: encode, fuse coarse to fine, decode.
+
+One encoding and one decoding serve all five levels: the features that a decoder block makes are fused with the style at
+their own level before the next block takes them. Without a learned style in any of the nets, every style is as good as any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble.engine import EYE_MULTIPLE, Engine
+from scumble.fusion import AffineMap, Moments, affine, moments
+from scumble.style import Style
+
+Array = NDArray[np.float32]
+
+OWN = 0.5
+"""Below the coarsest level, the share of the content's own features in what is fused. The decoder's alone would do (and do in Li
+et al. 2017), but whatever it failed to invert at one level would be lost for all that follow: measured on 6 pairs before the decoders
+were mended, half and half took the content distance from 1.5 to 0.4 and the style distance from 1.4 to 1.1."""
+
+
+@dataclass(frozen=True)
+class FrozenMaps:
+    """The affine map of every level, coarse to fine: what a picture's statistics and a style made of each other."""
+
+    maps: tuple[AffineMap, ...]
+
+
+def paint(
+    engine: Engine, pixels: Array, style: Style, *, method: str = "wct", strength: float = 1.0, frozen: FrozenMaps | None = None
+) -> tuple[Array, FrozenMaps]:
+    """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and the maps that were used.
+
+    ``method`` is a key of :data:`scumble.fusion.METHODS`, ``strength`` its α in [0, 2]. With ``frozen`` maps nothing is
+    measured, and the result at a pixel depends on its neighbourhood alone.
+    """
+    height, width, _ = pixels.shape
+    taps = engine.eye(pixels)
+    # what lies beyond the picture (its edge, repeated up to a multiple of the stride) must not count in its statistics
+    rows, columns = -(-height // EYE_MULTIPLE) * EYE_MULTIPLE, -(-width // EYE_MULTIPLE) * EYE_MULTIPLE
+    features = taps[-1]
+    maps: list[AffineMap] = []
+    for level in range(5, 0, -1):
+        if level < 5:
+            features += np.float32(OWN) * (taps[level - 1] - features)
+        if frozen is None:
+            _, h, w = features.shape
+            inside = features[:, : max(1, round(h * height / rows)), : max(1, round(w * width / columns))]
+            maps.append(affine(method, moments(inside), style.levels[level - 1], strength))
+        else:
+            maps.append(frozen.maps[5 - level])
+        features = engine.decode(level, maps[-1].apply(features))
+    return np.clip(features[:height, :width], 0.0, 1.0), FrozenMaps(tuple(maps))
+
+
+def content_moments(engine: Engine, pixels: Array) -> tuple[Moments, ...]:
+    """The picture's own statistics at all five levels: what it would be as a style."""
+    return tuple(moments(t) for t in engine.eye(pixels))

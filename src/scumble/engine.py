@@ -1,0 +1,143 @@
+"""The nets, run by ONNX Runtime: the eye, the decoders, the generator.
+
+Pictures come in as (H, W, 3) and features go out as (C, h, w), both float32; what a net needs beyond that (batch axis, padding to
+a multiple of its stride) is added and taken away here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble.errors import UsageError, unknown
+from scumble.weights import weight_path
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Array = NDArray[np.float32]
+
+LEVELS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+WIDTHS = (16, 32, 64, 128, 128)
+DEVICES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+
+EYE_MULTIPLE = 16
+GENERATOR_MULTIPLE = 8
+GENERATOR_MARGIN = 16
+"""The generator pads its convolutions with zeros; this many mirrored pixels around the picture keep what that does outside of it."""
+
+
+class Engine:
+    """Sessions for all nets, each loaded when it is first used.
+
+    Args:
+        device: ``auto`` takes CUDA when the installed ONNX Runtime has it, else the CPU; or one of :data:`DEVICES`.
+        threads: for one net's computation; None leaves it to ONNX Runtime (all cores).
+
+    One engine serves many threads: sessions hold no state between runs.
+    """
+
+    def __init__(self, device: str = "auto", threads: int | None = None) -> None:
+        if device != "auto" and device not in DEVICES:
+            raise UsageError(unknown("device", device, ["auto", *DEVICES]))
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads must be at least 1; got {threads}")
+        self.device = device
+        self.threads = threads
+
+    def _session(self, name: str) -> onnxruntime.InferenceSession:
+        import onnxruntime as ort
+
+        available = ort.get_available_providers()
+        device = ("cuda" if DEVICES["cuda"] in available else "cpu") if self.device == "auto" else self.device
+        if DEVICES[device] not in available:
+            raise UsageError(
+                f"device {device!r} is not in the installed ONNX Runtime, which has "
+                f"{', '.join(k for k, v in DEVICES.items() if v in available)}; for CUDA install onnxruntime-gpu in place of onnxruntime"
+            )
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        # the arena never gives memory back: after one large picture a service would hold its peak for ever
+        options.enable_cpu_mem_arena = False
+        return ort.InferenceSession(
+            os.fspath(weight_path(name)), options, providers=[DEVICES[device], DEVICES["cpu"]] if device != "cpu" else [DEVICES["cpu"]]
+        )
+
+    @cached_property
+    def _eye(self) -> onnxruntime.InferenceSession:
+        return self._session("eye.onnx")
+
+    @cached_property
+    def _decoders(self) -> dict[int, onnxruntime.InferenceSession]:
+        return {}
+
+    @cached_property
+    def _generator(self) -> onnxruntime.InferenceSession:
+        return self._session("generator.onnx")
+
+    @cached_property
+    def _modulator(self) -> onnxruntime.InferenceSession:
+        return self._session("modulator.onnx")
+
+    def eye(self, pixels: Array) -> list[Array]:
+        """Picture (H, W, 3) in [0, 1] -> relu1_1 … relu5_1, (C_k, ⌈H/16⌉·16 / 2^(k-1), …): its edge is repeated up to a multiple of 16."""
+        padded = _pad(pixels, EYE_MULTIPLE, 0, "edge")
+        return [t[0] for t in _run(self._eye, {"pixels": _batch(padded)})]
+
+    def decode(self, level: int, features: Array) -> Array:
+        """One block of the decoder: tap ``level`` (C_k, h, w) -> the one above (C_{k-1}, 2h, 2w); level 1 -> (h, w, 3), not clipped."""
+        if level not in self._decoders:
+            self._decoders[level] = self._session(f"decoder{level}.onnx")
+        out = _run(self._decoders[level], {"features": features[None]})[0][0]
+        return np.ascontiguousarray(out.transpose(1, 2, 0)) if level == 1 else out
+
+    def modulation(self, style_vector: Array) -> Array:
+        """Style vector (736,) -> the generator's gains and biases (M,)."""
+        return _run(self._modulator, {"style": style_vector[None].astype(np.float32)})[0][0]
+
+    def paint(self, pixels: Array, modulation: Array, frozen: Array | None = None, freeze: float = 1.0) -> tuple[Array, Array]:
+        """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and statistics (S,).
+
+        These are what the normalisations used; ``frozen`` ones replace the measured ones to the share ``freeze``.
+        """
+        height, width, _ = pixels.shape
+        padded = _pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")
+        size = self._generator.get_inputs()[2].shape[1]
+        feeds = {
+            "content": _batch(padded),
+            "modulation": modulation[None].astype(np.float32),
+            "frozen": np.zeros((1, size), np.float32) if frozen is None else frozen[None].astype(np.float32),
+            "freeze": np.array(0.0 if frozen is None else freeze, np.float32),
+        }
+        painted, statistics = _run(self._generator, feeds)
+        m = GENERATOR_MARGIN
+        out = painted[0, :, m : m + height, m : m + width].transpose(1, 2, 0)
+        return np.clip(out, 0.0, 1.0), statistics[0]
+
+
+def _run(session: onnxruntime.InferenceSession, feeds: dict[str, Any]) -> Sequence[Any]:
+    return session.run(None, feeds)
+
+
+def _batch(pixels: Array) -> Array:
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)  # (H, W, 3) -> (1, 3, H, W)
+
+
+def _pad(pixels: Array, multiple: int, margin: int, mode: Any) -> Array:
+    height, width, _ = pixels.shape
+    below, right = -(height + 2 * margin) % multiple, -(width + 2 * margin) % multiple
+    if not (margin or below or right):
+        return pixels
+    return np.pad(pixels, ((margin, margin + below), (margin, margin + right), (0, 0)), mode=mode)

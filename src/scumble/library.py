@@ -1,0 +1,120 @@
+"""The library of styles by name: the built-in ones, and those the user has added.
+
+Built-in styles are statistics alone (means, deviations, correlations), all in one safetensors file; nothing of the
+pictures themselves is kept. A user's own are ``.style`` files in one folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble.errors import InputError, UsageError, unknown
+from scumble.weights import weight_path
+
+BUILT_IN = "library.safetensors"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One style of the library."""
+
+    name: str
+    title: str = ""
+    artist: str = ""
+    year: str = ""
+    medium: str = ""
+    group: str = ""
+    path: Path | None = None
+    """The ``.style`` file of a style that the user added; None for the built-in ones."""
+
+
+def user_folder() -> Path:
+    """Where the user's own styles lie: ``$SCUMBLE_STYLES``, else ``styles`` in the platform's data folder. It may not exist."""
+    if given := os.environ.get("SCUMBLE_STYLES"):
+        return Path(given)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("APPDATA", Path.home() / "AppData" / "Roaming"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "scumble" / "styles"
+
+
+@lru_cache(maxsize=1)
+def _built_in_entries() -> dict[str, Entry]:
+    from safetensors import safe_open
+
+    with safe_open(os.fspath(weight_path(BUILT_IN)), framework="np") as f:
+        rows: list[dict[str, Any]] = json.loads(f.metadata()["entries"])
+    return {row["name"]: Entry(**row) for row in rows}
+
+
+def entries() -> dict[str, Entry]:
+    """All styles that have a name, the user's own after the built-in ones."""
+    found = dict(_built_in_entries())
+    folder = user_folder()
+    if folder.is_dir():
+        for path in sorted(folder.glob("*.style")):
+            found.setdefault(path.stem, Entry(path.stem, title=path.stem, group="your own", path=path))
+    return found
+
+
+def entry(name: str) -> Entry:
+    """The style called ``name``; UsageError with the nearest name if there is none."""
+    known = entries()
+    if name in known:
+        return known[name]
+    wanted = name.lower().replace(" ", "-").replace("_", "-")
+    if wanted in known:
+        return known[wanted]
+    raise UsageError(unknown("style", name, known) if len(known) < 8 else _suggest(name, known))
+
+
+def _suggest(name: str, known: Mapping[str, Entry]) -> str:
+    said = unknown("style", name, known)
+    return (
+        said
+        if "did you mean" in said
+        else f"unknown style {name!r}; see `scumble styles list`, or give a picture, a folder or a .style file"
+    )
+
+
+def statistics(name: str) -> dict[str, NDArray[np.floating]]:
+    """The tensors of a built-in style: ``mean1``, ``std1``, ``correlation1`` (upper triangle, half precision) … of levels 1 to 5."""
+    from safetensors import safe_open
+
+    prefix = f"{name}/"
+    with safe_open(os.fspath(weight_path(BUILT_IN)), framework="np") as f:
+        return {key[len(prefix) :]: f.get_tensor(key) for key in f.keys() if key.startswith(prefix)}  # noqa: SIM118  (not a dict)
+
+
+def check_name(name: str) -> str:
+    """``name`` if a style can be called so, else a UsageError: it becomes a file name."""
+    if not name or len(name) > 64 or not all(c.isalnum() or c in "-_" for c in name):
+        raise UsageError(f"a style's name is up to 64 letters, digits, '-' and '_'; got {name!r}")
+    if name in _built_in_entries():
+        raise UsageError(f"{name!r} is a built-in style; choose another name")
+    return name
+
+
+def remove(name: str) -> Path:
+    """Delete a style that the user has added; UsageError for a built-in or unknown one."""
+    found = entry(name)
+    if found.path is None:
+        raise UsageError(f"{found.name!r} is a built-in style and stays; only your own can be removed")
+    try:
+        found.path.unlink()
+    except OSError as e:
+        raise InputError(f"cannot remove {found.path}: {e.strerror}") from e
+    return found.path

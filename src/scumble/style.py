@@ -1,0 +1,239 @@
+"""A Style: what an artwork teaches, as numbers.
+
+It is the eye's statistics of one or more pictures: mean and covariance of the features at relu1_1 … relu5_1. Encode once,
+apply to as many pictures as you like.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble import library
+from scumble.errors import InputError, UsageError, in_range
+from scumble.fusion import Moments, barycenter, mixture, moments
+from scumble.picture import SUFFIXES, Picture
+
+if TYPE_CHECKING:
+    from scumble.engine import Engine
+
+REFERENCE = 720
+"""Styles are measured at the size of a square with sides of this many pixels (smaller pictures at their own): the brush of a
+style has the same width whichever file it came from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Style:
+    """Statistics of the eye's features: five :class:`~scumble.fusion.Moments`, fine to coarse."""
+
+    levels: tuple[Moments, ...]
+    name: str = ""
+    about: dict[str, str] = field(default_factory=dict)
+    """Title, artist, year and whatever else is known."""
+
+    @staticmethod
+    def from_image(source: str | os.PathLike[str] | bytes | Picture, *, name: str = "", engine: Engine | None = None) -> Style:
+        """The style of one picture (a file, its bytes, or a Picture); InputError if it can't be read."""
+        picture = source if isinstance(source, Picture) else Picture.open(source)
+        if not name and isinstance(source, (str, os.PathLike)):
+            name = Path(source).stem
+        return Style(tuple(moments(t) for t in _engine(engine).eye(at_reference(picture).pixels)), name)
+
+    @staticmethod
+    def from_folder(folder: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
+        """A painter's manner: the statistics of all pictures in a folder, poured together with equal weight.
+
+        Pooling is a mixture (:func:`~scumble.fusion.mixture`): whatever colours and strokes occur in any of the works stay possible.
+        """
+        return Style.from_pictures(pictures_in(Path(folder)), name=Path(folder).resolve().name, engine=engine)
+
+    @staticmethod
+    def from_pictures(sources: Sequence[str | os.PathLike[str] | Picture], *, name: str = "", engine: Engine | None = None) -> Style:
+        """As :meth:`from_folder`, of pictures wherever they are; UsageError if there are none."""
+        if not sources:
+            raise UsageError("a style needs one picture at least; got none")
+        shared = _engine(engine)
+        works = [Style.from_image(source, engine=shared) for source in sources]
+        return Style(tuple(mixture([w.levels[k] for w in works], [1.0] * len(works)) for k in range(5)), name)
+
+    @staticmethod
+    def named(name: str) -> Style:
+        """A style of the library; UsageError with a suggestion if there is none of that name."""
+        found = library.entry(name)
+        if found.path is not None:
+            return replace(Style.load(found.path), name=found.name)
+        about = {k: getattr(found, k) for k in ("title", "artist", "year", "medium", "group") if getattr(found, k)}
+        return Style(_unpack(library.statistics(found.name)), found.name, about)
+
+    @staticmethod
+    def open(source: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
+        """Whatever ``source`` is: a name of the library, a ``.style`` file, a picture or a folder of pictures.
+
+        Names come first: what a name means must not depend on the folder one stands in. ``./name`` is a path in any case.
+        """
+        path = Path(source)
+        if not os.fspath(source):  # as a path that is the current folder, which nobody means by an empty variable
+            raise UsageError("a style must be a name, a picture, a folder or a .style file; got an empty text")
+        if is_name(source):
+            return Style.named(os.fspath(source))
+        if path.suffix == ".style":
+            return Style.load(path)
+        if path.is_dir():
+            return Style.from_folder(path, engine=engine)
+        return Style.from_image(path, engine=engine)
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """Mean and standard deviation of every channel, level by level: (736,), what the generator is steered by."""
+        return np.concatenate([part for m in self.levels for part in (m.mean, m.std)]).astype(np.float32)
+
+    def __mul__(self, weight: float) -> Blend:
+        return Blend(((float(weight), self),))
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Style | Blend) -> Blend:
+        return 1.0 * self + other
+
+    def blended(self) -> Style:
+        """Itself; see :meth:`Blend.blended`."""
+        return self
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write a ``.style`` file (safetensors, about 80 KB): exact to float32."""
+        from safetensors.numpy import save
+
+        path = Path(path)
+        if path.suffix != ".style":
+            raise UsageError(f"a style is saved in a file that ends in .style; got {path.name!r}")
+        metadata = {"format": "scumble-style-1", "name": self.name, "about": json.dumps(self.about)}
+        _write(path, save(pack(self.levels, np.float32), metadata), overwrite)
+        return path
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Style:
+        """Read a ``.style`` file; InputError if it is missing or not one."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"there is no style file {path}; make one with `scumble styles add`, or give a picture or a name")
+        try:
+            with safe_open(os.fspath(path), framework="np") as f:
+                metadata = f.metadata() or {}
+                tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (not a dict)
+            if metadata.get("format") != "scumble-style-1":
+                raise InputError(f"{path} is not a style file of this version; make it again with `scumble styles add`")
+            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]))
+        except (SafetensorError, KeyError, ValueError, OSError) as e:
+            raise InputError(f"{path} is not a style file, or it is damaged; make it again with `scumble styles add`") from e
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """A weighted sum of styles that is still being written down: ``0.7 * wave + 0.3 * night``."""
+
+    terms: tuple[tuple[float, Style], ...]
+
+    def __add__(self, other: Style | Blend) -> Blend:
+        return Blend(self.terms + (other.terms if isinstance(other, Blend) else ((1.0, other),)))
+
+    __radd__ = __add__
+
+    def __mul__(self, weight: float) -> Blend:
+        return Blend(tuple((w * weight, s) for w, s in self.terms))
+
+    __rmul__ = __mul__
+
+    def blended(self) -> Style:
+        """One Style half-way between: at every level the Wasserstein barycentre of the Gaussians.
+
+        A plain mixture would be wider than any of its parts (two palettes side by side, all contrasts at once); the barycentre is
+        as sharp as they are. Weights are scaled to sum to 1; UsageError if one is negative or all are 0.
+        """
+        weights = [w for w, _ in self.terms]
+        for w in weights:
+            in_range("the weight of a style", w, 0.0, 1e6)
+        if sum(weights) <= 0:
+            raise UsageError("the weights of a blend must not all be 0")
+        styles = [s for _, s in self.terms]
+        total = sum(weights)
+        name = "+".join(f"{w / total:.3g}*{s.name or 'style'}" for w, s in self.terms)
+        return Style(tuple(barycenter([s.levels[k] for s in styles], weights) for k in range(5)), name)
+
+
+def at_reference(picture: Picture) -> Picture:
+    """``picture`` reduced to the size at which styles are measured; smaller ones stay as they are."""
+    scale = REFERENCE / (picture.width * picture.height) ** 0.5
+    return picture if scale >= 1 else picture.resized(max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+
+
+def pack(levels: Sequence[Moments], precision: type[np.floating]) -> dict[str, NDArray[np.floating]]:
+    """Means and deviations in float32, upper triangles of the correlations in ``precision``.
+
+    Correlations lie in [-1, 1], where half precision resolves 5e-4 or better; covariances would not survive it.
+    """
+    tensors: dict[str, NDArray[np.floating]] = {}
+    for k, m in enumerate(levels, 1):
+        scale = np.maximum(m.std, 1e-12)
+        correlation = m.covariance / np.outer(scale, scale)
+        tensors[f"mean{k}"] = m.mean.astype(np.float32)
+        tensors[f"std{k}"] = m.std.astype(np.float32)
+        tensors[f"correlation{k}"] = correlation[np.triu_indices(m.channels, 1)].astype(precision)
+    return tensors
+
+
+def _unpack(tensors: dict[str, NDArray[np.floating]]) -> tuple[Moments, ...]:
+    levels: list[Moments] = []
+    for k in range(1, 6):
+        mean, std = tensors[f"mean{k}"].astype(np.float64), tensors[f"std{k}"].astype(np.float64)
+        correlation = np.eye(len(mean))
+        upper = np.triu_indices(len(mean), 1)
+        correlation[upper] = tensors[f"correlation{k}"]
+        correlation.T[upper] = tensors[f"correlation{k}"]
+        levels.append(Moments(mean, correlation * np.outer(std, std)))
+    return tuple(levels)
+
+
+def is_name(source: str | os.PathLike[str]) -> bool:
+    """Whether ``source`` is a name of the library, or can be nothing else because there is no such path."""
+    path = Path(source)
+    if isinstance(source, str) and path.name == source and not path.suffix and source in library.entries():
+        return True
+    return path.suffix != ".style" and path.suffix.lower() not in SUFFIXES and not path.exists()
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files in a folder, by name, without hidden ones; InputError if there are none."""
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise InputError(f"the folder {folder} holds no pictures ({', '.join(SUFFIXES)})")
+    return paths
+
+
+def _engine(engine: Engine | None) -> Engine:
+    if engine is not None:
+        return engine
+    from scumble.engine import Engine
+
+    return Engine()
+
+
+def _write(path: Path, data: bytes, overwrite: bool) -> None:
+    """All or nothing: a temporary file beside the target, then a rename."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} is there already; choose another name or allow overwriting")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as e:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {e.strerror}") from e

@@ -1,0 +1,125 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from scumble import engine as engine_module
+from scumble import weights
+from scumble.engine import DEVICES, WIDTHS, Engine
+from scumble.errors import InputError, UsageError
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine("cpu", threads=1)
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
+
+
+def style_vector(seed=0):
+    return np.abs(np.random.default_rng(seed).standard_normal(736)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (16, 16), (17, 23), (48, 32)])
+def test_sizes_of_taps_and_of_what_the_decoder_makes_of_them(engine, shape):
+    taps = engine.eye(noise(*shape))
+    rows, columns = (-(-n // 16) * 16 for n in shape)
+    assert [t.shape for t in taps] == [(c, rows >> k, columns >> k) for k, c in enumerate(WIDTHS)]
+    assert all(t.dtype == np.float32 for t in taps)
+    features = taps[-1]
+    for level in (5, 4, 3, 2):
+        features = engine.decode(level, features)
+        assert features.shape == taps[level - 2].shape
+    assert engine.decode(1, features).shape == (rows, columns, 3)
+
+
+def test_the_edge_is_repeated_up_to_the_stride(engine):
+    pixels = noise(20, 30)
+    padded = np.pad(pixels, ((0, 12), (0, 2), (0, 0)), mode="edge")
+    for a, b in zip(engine.eye(pixels), engine.eye(padded), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_layout_in_memory_does_not_matter(engine):
+    pixels = noise(40, 24)
+    view = np.asfortranarray(np.repeat(pixels, 2, axis=1))[:, ::2]
+    modulation = engine.modulation(style_vector())
+    np.testing.assert_array_equal(engine.eye(view)[2], engine.eye(pixels)[2])
+    np.testing.assert_array_equal(engine.paint(view, modulation)[0], engine.paint(pixels, modulation)[0])
+
+
+def test_what_is_handed_in_is_not_changed(engine):
+    pixels, modulation = noise(16, 16), engine.modulation(style_vector())
+    pixels.flags.writeable = modulation.flags.writeable = False  # as those of a Picture are
+    features = engine.eye(pixels)[1]
+    before = features.copy()
+    engine.decode(2, features)
+    engine.paint(pixels, modulation)
+    np.testing.assert_array_equal(features, before)
+
+
+def test_the_same_again_gives_the_same_bytes():
+    pixels = noise(33, 47)
+    first, second = (e.paint(pixels, e.modulation(style_vector()))[0] for e in (Engine("cpu"), Engine("cpu")))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_the_number_of_threads_changes_no_more_than_rounding():
+    pixels = noise(33, 47)
+    one, two = (e.paint(pixels, e.modulation(style_vector()))[0] for e in (Engine("cpu", threads=1), Engine("cpu", threads=2)))
+    np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_one_engine_serves_many_threads():
+    engine = Engine("cpu", threads=1)  # nothing loaded yet: loading is part of the race
+    pictures = [noise(24, 24, seed) for seed in range(6)]
+
+    def work(pixels):
+        return engine.paint(pixels, engine.modulation(style_vector()))[0], engine.decode(1, engine.eye(pixels)[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(work, pictures))
+    for (painted, decoded), pixels in zip(together, pictures, strict=True):
+        expected = work(pixels)
+        np.testing.assert_array_equal(painted, expected[0])
+        np.testing.assert_array_equal(decoded, expected[1])
+
+
+def test_frozen_statistics_come_back(engine):
+    modulation = engine.modulation(style_vector())
+    statistics = engine.paint(noise(32, 32), modulation)[1]
+    again = engine.paint(noise(32, 40, seed=1), modulation, statistics)[1]
+    np.testing.assert_allclose(again, statistics, atol=1e-6)
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(UsageError, match=r"unknown device 'cdua'; did you mean 'cuda'\?"):
+        Engine("cdua")
+
+
+def test_a_device_that_is_not_installed_is_told_with_what_is():
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    absent = next(name for name, provider in DEVICES.items() if provider not in available)
+    with pytest.raises(UsageError, match=f"device '{absent}' is not in the installed ONNX Runtime, which has .*cpu"):
+        Engine(absent).eye(noise(4, 4))
+
+
+@pytest.mark.parametrize("threads", [0, -2])
+def test_threads_must_be_positive(threads):
+    with pytest.raises(UsageError, match=f"threads must be at least 1; got {threads}"):
+        Engine("cpu", threads=threads)
+
+
+def test_making_an_engine_loads_nothing(monkeypatch):
+    monkeypatch.setattr(engine_module, "weight_path", lambda name: pytest.fail(f"{name} was loaded"))
+    Engine("cpu")
+
+
+def test_a_missing_weight_file_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match=r"eye\.onnx is missing .* install scumble again"):
+        Engine("cpu").eye(noise(4, 4))
