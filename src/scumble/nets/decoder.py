@@ -45,8 +45,9 @@ class Decoder(nn.Module):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
-        last = self.blocks[0].first
+        last = self.block(1).first
         nn.init.xavier_normal_(last.weight, gain=0.5)
+        assert last.bias is not None
         nn.init.constant_(last.bias, 0.45)
 
     def block(self, level: int) -> Block:

@@ -7,7 +7,6 @@ perceptual encoders after Wang et al. 2020, Collaborative Distillation). Its fiv
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -45,10 +45,12 @@ class Shape:
 
 
 def conv(c_in: int, c_out: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the size, or divides it by ``stride`` where it is a multiple of that."""
     return nn.Conv2d(c_in, c_out, size, stride=stride, padding=(size - 1) // 2)
 
 
 def double(x: Tensor) -> Tensor:
+    """Twice as high and as wide, bilinearly."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 

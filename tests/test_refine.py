@@ -1,0 +1,226 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scumble.errors import UsageError
+from scumble.fusion import mixture, moments
+from scumble.nets import refine as module
+from scumble.nets.eye import Eye
+from scumble.nets.refine import QUALITY, NotFiniteError, refine, style_statistics
+from scumble.nets.vgg import Vgg
+
+
+@pytest.fixture(scope="module")
+def eye():
+    torch.manual_seed(0)
+    return Eye().eval().requires_grad_(False)
+
+
+def picture(h, w, seed=0):
+    """Smooth blobs of colour."""
+    rng = np.random.default_rng(seed)
+    y, x = np.linspace(0, 1, h)[:, None, None], np.linspace(0, 1, w)[None, :, None]
+    a, b, c = rng.uniform(1, 9, (3, 3))
+    return (0.5 + 0.4 * np.sin(a * y + b * x + c)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def style(eye):
+    return style_statistics(eye, [picture(48, 48, seed=5)])
+
+
+class Faulty(nn.Module):
+    """An encoder whose taps hold NaN from a given call on."""
+
+    def __init__(self, eye, good_calls):
+        super().__init__()
+        self.eye, self.good_calls = eye, good_calls
+
+    def forward(self, x):
+        self.good_calls -= 1
+        taps = self.eye(x)
+        return taps if self.good_calls >= 0 else [*taps[:2], taps[2] * torch.nan, *taps[3:]]
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 40), (17, 23), (33, 32)])
+def test_any_size(eye, style, h, w):
+    content = picture(h, w)
+    out = refine(content, content, style, eye, steps=2)
+    assert out.pixels.shape == (h, w, 3)
+    assert out.pixels.dtype == np.float32
+    assert out.pixels.min() >= 0
+    assert out.pixels.max() <= 1
+    assert math.isfinite(out.loss)
+    assert (out.steps, out.interrupted) == (2, False)
+
+
+@pytest.mark.parametrize("name", module.STYLE_LOSSES)
+def test_the_loss_falls_and_its_lowest_is_returned(eye, style, name):
+    content, losses = picture(32, 32), []
+    out = refine(content, content, style, eye, steps=12, style_loss=name, progress=lambda i, n, loss: losses.append(loss))
+    assert len(losses) == 13
+    assert out.loss == min(losses) < 0.8 * losses[0]
+    again = refine(out.pixels, content, style, eye, steps=0, style_loss=name)
+    assert again.loss == pytest.approx(out.loss, abs=1e-3)
+
+
+def test_no_steps_change_nothing(eye, style):
+    painted = picture(20, 30, seed=1)
+    out = refine(painted, picture(20, 30), style, eye, steps=QUALITY["draft"])
+    np.testing.assert_allclose(out.pixels, painted, atol=1e-6)
+    assert out.steps == 0
+
+
+def test_content_that_has_the_style_already_is_kept(eye):
+    content = picture(32, 48)
+    out = refine(content, content, style_statistics(eye, [content]), eye, steps=3, tv_weight=0)
+    np.testing.assert_allclose(out.pixels, content, atol=1e-3)
+    # nothing is left of either loss but the floor under the root
+    assert out.loss == pytest.approx(math.sqrt(module._ROOT_FLOOR), rel=0.05)
+
+
+def test_same_input_same_bytes(eye, style):
+    content = picture(24, 40)
+    a, b = (refine(content, content, style, eye, steps=4) for _ in range(2))
+    assert a.pixels.tobytes() == b.pixels.tobytes()
+
+
+def test_inputs_are_left_alone(eye, style):
+    content = picture(24, 40)
+    before = content.copy()
+    refine(content, content, style, eye, steps=3)
+    assert np.array_equal(content, before)
+    assert not any(p.requires_grad or p.grad is not None for p in eye.parameters())
+
+
+def test_interruption_returns_the_best_so_far(eye, style):
+    content, losses = picture(32, 32), []
+
+    def stop(step, steps, loss):
+        losses.append(loss)
+        if step == 5:
+            raise KeyboardInterrupt
+
+    out = refine(content, content, style, eye, steps=1000, progress=stop)
+    assert (out.interrupted, out.steps, out.loss) == (True, 5, min(losses))
+    assert not np.array_equal(out.pixels, content)
+
+
+def test_interruption_before_the_first_step_returns_what_was_painted(eye, style):
+    def stop(step, steps, loss):
+        raise KeyboardInterrupt
+
+    painted = picture(32, 32, seed=1)
+    out = refine(painted, picture(32, 32), style, eye, progress=stop)
+    assert out.interrupted
+    np.testing.assert_allclose(out.pixels, painted, atol=1e-6)
+
+
+def test_loss_that_is_never_finite_names_its_part(eye, style):
+    content = picture(32, 32)
+    with pytest.raises(NotFiniteError, match="style loss at relu3_1 is not finite"):
+        refine(content, content, style, Faulty(eye, 1), steps=3)
+    broken = content.copy()
+    broken[0, 0] = np.nan
+    with pytest.raises(NotFiniteError, match="content loss is not finite"):
+        refine(broken, content, style, eye, steps=3)
+
+
+def test_loss_that_stops_being_finite_keeps_the_best(eye, style, caplog):
+    content, losses = picture(32, 32), []
+    out = refine(content, content, style, Faulty(eye, 5), steps=50, progress=lambda i, n, loss: losses.append(loss))
+    assert (out.steps, out.interrupted) == (4, False)
+    assert out.loss == min(losses)
+    assert np.isfinite(out.pixels).all()
+    assert "stopped being finite at step 4" in caplog.text
+
+
+def test_budget_of_seconds(eye, style):
+    ticks = iter(range(1000))
+    content = picture(16, 16)
+    out = refine(content, content, style, eye, steps=500, seconds=4, clock=lambda: float(next(ticks)))
+    assert out.steps == 3  # the first look at the clock is at 0, then one second a step
+
+
+def test_progress_and_previews(eye, style):
+    content, steps, previews = picture(16, 16), [], []
+    refine(content, content, style, eye, steps=24, progress=lambda i, n, loss: steps.append((i, n)), preview=previews.append)
+    assert steps == [(i, 24) for i in range(25)]
+    assert len(previews) == module.PREVIEWS + 1
+    assert all(p.shape == (16, 16, 3) and p.dtype == np.float32 for p in previews)
+    assert not np.shares_memory(previews[0], previews[1])
+
+
+def test_pyramid_is_exact_and_stays_in_range():
+    for shape in ((1, 3, 37, 22), (1, 3, 1, 9), (1, 3, 1, 1)):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        pyramid = module._Pyramid(x, 5)
+        torch.testing.assert_close(pyramid.pixels(), x)
+        pyramid.levels[-1].data += 0.9
+        pyramid.project()
+        torch.testing.assert_close(pyramid.pixels(), (x + 0.9).clamp(max=1))
+
+
+def test_pyramid_reaches_a_palette_in_fewer_steps(eye):
+    content, red = picture(64, 64), picture(64, 64) * np.array([1, 0.3, 0.3], np.float32)
+    target = style_statistics(eye, [red])
+    bare, pyramid = (refine(content, content, target, eye, steps=10, scales=n) for n in (1, 5))
+    assert pyramid.loss < 0.9 * bare.loss
+
+
+def test_flat_pictures_get_no_frame(eye):
+    """Row and column sums of the gradient differ at a padded edge; what is painted must not."""
+    content = np.full((40, 40, 3), 0.6, np.float32)
+    style = style_statistics(eye, [np.full((40, 40, 3), (0.2, 0.5, 0.7), np.float32)])
+    out = refine(content, content, style, eye, steps=30).pixels
+    edge = np.concatenate([out[0], out[-1], out[:, 0], out[:, -1]]).mean(0)
+    assert np.abs(edge - out[10:30, 10:30].mean((0, 1))).max() < 0.05
+
+
+def test_statistics_are_those_of_the_features(eye):
+    pixels = picture(32, 48)
+    with torch.no_grad():
+        taps = eye(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    for found, tap in zip(style_statistics(eye, [pixels]), taps, strict=True):
+        expected = moments(tap[0].numpy())
+        np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+        np.testing.assert_allclose(found.covariance, expected.covariance, atol=1e-4)
+
+
+def test_statistics_are_pooled_with_equal_weight(eye):
+    a, b = picture(32, 48), picture(64, 64, seed=2)
+    pooled = style_statistics(eye, [a, b])
+    expected = [mixture(pair, [1, 1]) for pair in zip(style_statistics(eye, [a]), style_statistics(eye, [b]), strict=True)]
+    for p, e in zip(pooled, expected, strict=True):
+        np.testing.assert_allclose(p.covariance, e.covariance)
+
+
+def test_other_encoders():
+    torch.manual_seed(1)
+    net = Vgg("vgg16", ["relu1_2", "block2_conv1"]).eval().requires_grad_(False)
+    content = picture(20, 20)
+    style = style_statistics(net, [picture(24, 24, seed=3)])
+    assert [m.mean.shape for m in style] == [(64,), (128,)]
+    out = refine(content, content, style, net, steps=5)
+    assert out.loss < refine(content, content, style, net, steps=0).loss
+
+
+def test_usage(eye, style):
+    content = picture(16, 16)
+    with pytest.raises(UsageError, match=r"one size; got \(16, 16\) and \(16, 17\)"):
+        refine(content, picture(16, 17), style, eye)
+    with pytest.raises(UsageError, match=r"the content must have the shape \(H, W, 3\)"):
+        refine(content, content[..., 0], style, eye)
+    with pytest.raises(UsageError, match="unknown style loss 'wassertein'; did you mean 'wasserstein'"):
+        refine(content, content, style, eye, style_loss="wassertein")
+    with pytest.raises(UsageError, match="steps must be between"):
+        refine(content, content, style, eye, steps=-1)
+    with pytest.raises(UsageError, match="tv weight must be between"):
+        refine(content, content, style, eye, tv_weight=float("nan"))
+    with pytest.raises(UsageError, match="measure the style with this encoder"):
+        refine(content, content, style[:3], eye)
+    with pytest.raises(UsageError, match="one picture at least"):
+        style_statistics(eye, [])
