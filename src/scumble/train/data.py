@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = N
     return pictures
 
 
-def _members(source: Path):
+def _members(source: Path) -> Iterator[bytes]:
     if source.is_dir():
         for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES):
             yield path.read_bytes()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scumble.cascade import OWN
 from scumble.fusion import Moments, affine
 from scumble.fusion import moments as measure
 from scumble.nets.decoder import Decoder
@@ -16,7 +17,7 @@ from scumble.nets.eye import Eye
 from scumble.nets.losses import content_loss
 from scumble.train.data import Crops, read_pictures
 from scumble.train.generator import moments, style_distance
-from scumble.train.loop import Recipe, fit
+from scumble.train.loop import Recipe, fit, seeded
 
 RECIPE = Recipe(steps=2000, learning_rate=2e-3, warm_up=30, ema=0.99)
 MEND = Recipe(steps=800, learning_rate=5e-4, warm_up=20, ema=0.99)
@@ -28,7 +29,16 @@ def unexplained(a: Tensor, b: Tensor) -> Tensor:
 
 
 def train_decoder(
-    pack: Path, eye: Eye, folder: Path, recipe: Recipe = RECIPE, *, level: int | None = None, start: Decoder | None = None, size: int = 128, batch: int = 8, device: str = "cpu"
+    pack: Path,
+    eye: Eye,
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    *,
+    level: int | None = None,
+    start: Decoder | None = None,
+    size: int = 128,
+    batch: int = 8,
+    device: str = "cpu",
 ) -> Decoder:
     """Reconstruction. ``level`` trains that block alone, the others as they are in ``start``; None trains the whole chain.
 
@@ -39,7 +49,7 @@ def train_decoder(
     crops = Crops([p for n in names for p in read_pictures(pack / n)], device)
     held = Crops([p for n in names for p in read_pictures(pack / n, held_out=True, limit=16)], device)
     eye = eye.to(device).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    decoder = (start or Decoder()).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    decoder = (start or seeded(Decoder, recipe.seed)).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if level is not None:
         for k in range(1, 6):
             decoder.block(k).requires_grad_(k == level)
@@ -70,7 +80,9 @@ def train_decoder(
         assert isinstance(model, Decoder)
         x = held.batch(16, 192, torch.Generator().manual_seed(7))
         taps = eye(x)
-        return {f"psnr{k}": float(-10 * (model(taps[k - 1], k).clamp(0, 1) - x).square().mean((1, 2, 3)).log10().mean()) for k in range(1, 6)}
+        return {
+            f"psnr{k}": float(-10 * (model(taps[k - 1], k).clamp(0, 1) - x).square().mean((1, 2, 3)).log10().mean()) for k in range(1, 6)
+        }
 
     trained = fit(decoder, loss_of, recipe, folder, validate=validate, validate_minutes=8)
     assert isinstance(trained, Decoder)
@@ -122,6 +134,8 @@ def mend_decoder(
             target = [moments(t[1:]) for t in style_taps]
         h = taps[4]
         for k in range(5, 0, -1):
+            if k < 5:
+                h = torch.cat([h[:1], torch.lerp(h[1:], taps[k - 1][1:], OWN)])
             h = model.block(k)(torch.cat([h[:1], fused(h[1:], styles[k - 1], method)]))
         seen = eye(h)
         style = style_distance([t[1:] for t in seen], target)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scumble.nets.eye import LEVELS, Eye, Heads
 from scumble.train.data import Crops, read_pictures
-from scumble.train.loop import Recipe, fit, step_generator
+from scumble.train.loop import Recipe, fit, seeded, step_generator
 from scumble.train.teacher import Teacher
 
 RECIPE = Recipe(steps=2400, learning_rate=3e-3, warm_up=30, ema=0.99)
@@ -41,7 +41,7 @@ def channel_scales(teacher: Teacher, pictures: Crops, size: int, n: int = 96) ->
 
 
 def correlations(predicted: list[Tensor], target: list[Tensor]) -> list[float]:
-    """Pearson correlation of all activations, a level. Centred sums in float64: the many small activations of relu1_1 lose themselves in float32."""
+    """Pearson correlation of all activations, a level. In float64: in float32 the sums lose the many small activations of relu1_1."""
 
     def one(p: Tensor, t: Tensor) -> float:
         p, t = p.double() - p.double().mean(), t.double() - t.double().mean()
@@ -76,7 +76,7 @@ def train_eye(
     held = Crops([p for n in names for p in read_pictures(pack / n, held_out=True, limit=20)], device)
     teacher = Teacher(teacher_folder).to(device)
     scales = channel_scales(teacher, crops, size)
-    pupil = (start or Pupil()).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    pupil = (start or seeded(Pupil, recipe.seed)).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     if last_block:
         pupil.requires_grad_(False)
@@ -128,7 +128,13 @@ def train_eye(
             x = held.batch(8, 192, rng)
             predicted.append(model(x))
             target.append(targets(x))
-        return dict(zip(LEVELS, correlations([torch.cat(p) for p in zip(*predicted, strict=True)], [torch.cat(t) for t in zip(*target, strict=True)]), strict=True))
+        return dict(
+            zip(
+                LEVELS,
+                correlations([torch.cat(p) for p in zip(*predicted, strict=True)], [torch.cat(t) for t in zip(*target, strict=True)]),
+                strict=True,
+            )
+        )
 
     pupil = fit(pupil, loss_of, recipe, folder, validate=validate, validate_minutes=8)
     assert isinstance(pupil, Pupil)

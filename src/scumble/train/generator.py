@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scumble.errors import UsageError, unknown
 from scumble.nets.eye import Eye
 from scumble.nets.generator import Generator, Shape
 from scumble.nets.losses import content_loss, total_variation
 from scumble.train.data import Crops, read_pictures
-from scumble.train.loop import Recipe, fit
+from scumble.train.loop import Recipe, fit, seeded, step_generator
 from scumble.train.teacher import Teacher
 
 RECIPE = Recipe(steps=20000, learning_rate=1e-3, warm_up=100, ema=0.995)
@@ -38,6 +40,7 @@ def style_vector(taps: list[Tensor]) -> Tensor:
 
 
 def moments(f: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, C, H, W) -> mean (N, C) and second moment (N, C, C)."""
     flat = f.flatten(2)
     return flat.mean(2), flat @ flat.transpose(1, 2) / flat.shape[2]
 
@@ -50,7 +53,13 @@ def style_distance(made: list[Tensor], target: list[tuple[Tensor, Tensor]], weig
     total = made[0].new_zeros(())
     for w, f, (m, g) in zip(weights, made, target, strict=True):
         mean, gram = moments(f)
-        total = total + w * ((mean - m).norm(dim=1) / (m.norm(dim=1) + 1e-4) + (gram - g).flatten(1).norm(dim=1) / (g.flatten(1).norm(dim=1) + 1e-4)).mean()
+        total = (
+            total
+            + w
+            * (
+                (mean - m).norm(dim=1) / (m.norm(dim=1) + 1e-4) + (gram - g).flatten(1).norm(dim=1) / (g.flatten(1).norm(dim=1) + 1e-4)
+            ).mean()
+        )
     return total / sum(weights)
 
 
@@ -64,6 +73,30 @@ def structure_distance(made: Tensor, content: Tensor, cells: int = 12, temperatu
 
     p, q = logs(made), logs(content)
     return (p.exp() * (p - q)).sum(2).mean()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Styles to paint in: the generator's input, and what the judge wants to see."""
+
+    vector: Tensor
+    target: list[tuple[Tensor, Tensor]]
+
+    def split(self) -> list[Lesson]:
+        """One a style, in half the memory (bfloat16: second moments go beyond half precision's range)."""
+        return [
+            Lesson(self.vector[i : i + 1], [(m[i : i + 1].bfloat16(), g[i : i + 1].bfloat16()) for m, g in self.target])
+            for i in range(len(self.vector))
+        ]
+
+    @staticmethod
+    def joined(parts: list[Lesson]) -> Lesson:
+        """Several as one batch, in float32."""
+        target = [
+            (torch.cat([m for m, _ in level]).float(), torch.cat([g for _, g in level]).float())
+            for level in zip(*(p.target for p in parts), strict=True)
+        ]
+        return Lesson(torch.cat([p.vector for p in parts]), target)
 
 
 class Balance:
@@ -90,6 +123,7 @@ def train_generator(
     warm_steps: int = 400,
     size: int = 144,
     batch: int = 4,
+    cache: int = 0,
     content_target: float = 0.45,
     device: str = "cpu",
     validate: Callable[[Generator, int], Mapping[str, float]] | None = None,
@@ -99,19 +133,22 @@ def train_generator(
 
     Args:
         judge: ``eye`` or ``teacher``: whose features the losses are measured in.
-        warm_steps: first steps as an auto-encoder, the content being its own style; without that head start colours take thousands of steps to come.
+        warm_steps: first steps as an auto-encoder, the content being its own style; without them colours take thousands of steps to come.
         size: side of the square crops in pixels.
+        cache: so many style crops are seen by eye and judge once and their statistics kept (1.2 MB each with the teacher);
+            0 draws fresh ones in every step, the better choice on a GPU.
         content_target: the content distance to hold, see :class:`Balance`.
     """
-    contents = Crops([p for p in read_pictures(pack / "content.tar")], device)
+    contents = Crops(read_pictures(pack / "content.tar"), device)
     styles = Crops([p for n in ("style.tar", "style_small.tar") for p in read_pictures(pack / n)], device)
     last = torch.channels_last
     eye = eye.to(device).eval().requires_grad_(False).to(memory_format=last)  # pyright: ignore[reportCallIssue]
-    see: nn.Module = eye
-    if judge == "teacher":
-        assert teacher_folder is not None
-        see = Teacher(teacher_folder).to(device).eval()
-    generator = start or Generator(shape)
+    if judge not in ("eye", "teacher"):
+        raise UsageError(unknown("judge", judge, ("eye", "teacher")))
+    if judge == "teacher" and teacher_folder is None:
+        raise UsageError("the teacher can only judge if its folder is given")
+    teacher = Teacher(teacher_folder).to(device).eval() if judge == "teacher" and teacher_folder is not None else None
+    generator = start or seeded(lambda: Generator(shape), recipe.seed)
     generator = generator.to(device).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     if start is None:
         generator.style_mean, generator.style_std = _standardise(eye, styles, size)
@@ -120,38 +157,50 @@ def train_generator(
     if state.exists():
         balance.weight = float(state.read_text())
 
+    def drawn(n: int, rng: torch.Generator) -> Lesson:
+        y = styles.batch(n, size, rng, zoom=(1.0, 1.8)).contiguous(memory_format=last)
+        with torch.no_grad():
+            taps = eye(y)
+            return Lesson(style_vector(taps), [moments(t) for t in (taps if teacher is None else teacher(y))])
+
+    kept = [part for i in range(cache // batch) for part in drawn(batch, step_generator(recipe.seed + 1, i)).split()]
+
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         assert isinstance(model, Generator)
         x = contents.batch(batch, size, rng).contiguous(memory_format=last)
-        warming = step < warm_steps
         with torch.no_grad():
-            if warming:
-                y, v = x, style_vector(eye(x))
-            else:
-                y = styles.batch(batch, size, rng, zoom=(1.0, 1.8)).contiguous(memory_format=last)
-                # a quarter of the batch is asked for itself: without it strength 0 has nothing to stand on
-                same = max(1, batch // 4) if step % 2 else 0
-                y[:same] = x[:same]
-                v = style_vector(eye(y))
-        painted = model(x, v)
-        over = (painted - painted.clamp(0, 1)).square().mean()
-        if warming:
-            l1 = (painted - x).abs().mean()
+            own = eye(x)
+        if step < warm_steps:
+            painted = model(x, style_vector(own))
+            l1, over = (painted - x).abs().mean(), (painted - painted.clamp(0, 1)).square().mean()
             return 4 * l1 + over, {"identity": l1.detach(), "over": over.detach()}
-        with torch.no_grad():
-            taps_x = see(x)
-            taps_y = see(y)
-            target = [moments(t) for t in taps_y]
-        made = see(painted)
-        style = style_distance([t[same:] for t in made], [(m[same:], g[same:]) for m, g in target])
-        content = content_loss(made[3][same:], taps_x[3][same:])
-        structure = structure_distance(made[2][same:], taps_x[2][same:])
+        # every other step one of the batch is asked for itself: without it strength 0 has nothing to stand on
+        same = step % 2
+        lesson = (
+            Lesson.joined([kept[i] for i in torch.randint(len(kept), (batch - same,), generator=rng).tolist()])
+            if kept
+            else drawn(batch - same, rng)
+        )
+        painted = model(x, torch.cat([style_vector([t[:same] for t in own]), lesson.vector]))
+        if teacher is None:
+            made = eye(painted)
+            structure = structure_distance(made[2][same:], own[2][same:])
+            content = content_loss(made[3][same:], own[3][same:])
+        else:
+            made = teacher(painted)
+            structure = x.new_zeros(())  # the exact relu3_1 of the content would cost as much as all the rest
+            with torch.no_grad():
+                wanted = teacher.deep(x[same:])[0]
+            content = content_loss(made[3][same:], wanted)
+        style = style_distance([t[same:] for t in made], lesson.target)
+        over = (painted - painted.clamp(0, 1)).square().mean()
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
         weight = balance.update(float(content.detach()))
         loss = 2 * style + weight * (content + 0.5 * structure) + 4 * identity + 10 * over + 0.05 * total_variation(painted)
         if step % 50 == 0:
             state.write_text(repr(weight))
-        return loss, {"style": style.detach(), "content": content.detach(), "structure": structure.detach(), "identity": 2 * identity.detach(), "weight": weight, "over": over.detach()}
+        numbers = {"style": style, "content": content, "structure": structure, "identity": 2 * identity, "over": over}
+        return loss, {k: v.detach() for k, v in numbers.items()} | {"weight": weight}
 
     def check(model: nn.Module, step: int) -> Mapping[str, float]:
         assert validate is not None

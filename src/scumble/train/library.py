@@ -11,6 +11,7 @@ import numpy as np
 from scumble.engine import Engine
 from scumble.library import BUILT_IN
 from scumble.style import Style, pack
+from scumble.train.export import replace_file
 from scumble.weights import FOLDER
 
 COLUMNS = ("name", "title", "artist", "year", "medium", "group")
@@ -21,7 +22,7 @@ def build_library(gallery: Path, folder: Path = FOLDER, engine: Engine | None = 
 
     Correlations go in half precision: 42 KB a work.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     engine = engine or Engine()
     with (gallery / "gallery.csv").open(encoding="utf-8", newline="") as f:
@@ -30,5 +31,5 @@ def build_library(gallery: Path, folder: Path = FOLDER, engine: Engine | None = 
     for row in rows:
         style = Style.from_image(gallery / f"{row['name']}.jpg", engine=engine)
         tensors.update({f"{row['name']}/{k}": t for k, t in pack(style.levels, np.float16).items()})
-    save_file(tensors, folder / BUILT_IN, {"format": "scumble-library-1", "entries": json.dumps(rows, ensure_ascii=False)})
+    replace_file(folder / BUILT_IN, save(tensors, {"format": "scumble-library-1", "entries": json.dumps(rows, ensure_ascii=False)}))
     return len(rows)

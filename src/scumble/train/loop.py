@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
+Module = TypeVar("Module", bound=nn.Module)
 LossOf = Callable[[nn.Module, torch.Generator, int], tuple[Tensor, Mapping[str, Tensor | float]]]
 
 
@@ -53,7 +54,15 @@ def rate(recipe: Recipe, step: int) -> float:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
+    """The randomness of one step: a run that was interrupted draws the same crops as one that was not."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def seeded(make: Callable[[], Module], seed: int) -> Module:
+    """A module whose initial weights come from ``seed``; the global generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
 
 
 def fit(
@@ -75,10 +84,12 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99))
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema), use_buffers=False)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema), use_buffers=False
+    )
     step = _resume(folder, model, average, optimizer)
     start = last_save = last_validation = clock()
-    sums: dict[str, float] = {}
+    sums: dict[str, Tensor | float] = {}
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, step)
@@ -128,9 +139,15 @@ def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch
 
 def _save(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
     part = folder / "checkpoint.pt.part"
-    state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "recipe": asdict(recipe)}
+    state = {
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "recipe": asdict(recipe),
+    }
     torch.save(state, part)
-    os.replace(part, folder / "checkpoint.pt")
+    part.replace(folder / "checkpoint.pt")
 
 
 def _keep_best(folder: Path, model: nn.Module, score: float) -> None:
@@ -141,7 +158,7 @@ def _keep_best(folder: Path, model: nn.Module, score: float) -> None:
                 return
     part = folder / "best.safetensors.part"
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part, {"score": repr(score)})
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _log(folder: Path, step: int, seconds: float, numbers: Mapping[str, float], name: str = "log.csv") -> None:

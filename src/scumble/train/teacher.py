@@ -24,20 +24,20 @@ class Teacher(nn.Module):
     The first three are exact, the last two as predicted by the distilled network. Frozen.
     """
 
+    mean: Tensor
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         try:
-            self._exact = load_file(folder / "vgg19_to_relu3_4.safetensors")
-            self._small = load_file(folder / "vgg19_sixteenth_to_relu5_1.safetensors")
+            exact = load_file(folder / "vgg19_to_relu3_4.safetensors")
+            small = load_file(folder / "vgg19_sixteenth_to_relu5_1.safetensors")
         except FileNotFoundError as e:
             raise InputError(f"no teacher networks in {folder}; --teacher must name a folder with {Path(str(e.filename)).name}") from e
-        for prefix, tensors in (("exact", self._exact), ("small", self._small)):
+        for prefix, tensors in (("exact", exact), ("small", small)):
             for name, tensor in tensors.items():
-                if tensor.ndim == 4:
-                    tensor = tensor.contiguous(memory_format=torch.channels_last)
-                self.register_buffer(self._key(prefix, name), tensor)
+                layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+                self.register_buffer(self._key(prefix, name), tensor.contiguous(memory_format=layout))
         self.register_buffer("mean", torch.tensor([123.68, 116.779, 103.939]).view(1, 3, 1, 1))
-        del self._exact, self._small
 
     @staticmethod
     def _key(prefix: str, name: str) -> str:

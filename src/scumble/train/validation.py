@@ -32,7 +32,13 @@ class Pairs:
     """Content and style pictures of a ``pairs.csv`` (columns content, style; files in ``dev/content`` and ``dev/style`` beside it)."""
 
     def __init__(self, table: Path, teacher: Teacher, *, size: int = 512, paint_side: int = REFERENCE, every: int = 1) -> None:
-        """``size``: side of the squares in which features are compared; ``paint_side``²: pixels at which pictures are painted; ``every``: take each n-th row."""
+        """Read everything once.
+
+        Args:
+            size: side of the squares in which features are compared.
+            paint_side: pictures are painted at this many pixels squared.
+            every: take each n-th row of the table.
+        """
         self.teacher, self.size, self.paint_side = teacher, size, paint_side
         with table.open(encoding="utf-8", newline="") as f:
             self.rows = [(r["content"], r["style"]) for r in csv.DictReader(f)][::every]
