@@ -1,0 +1,192 @@
+"""The verbs ``train eye | decoder | generator``: options in, checkpoints and weight files out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scumble.cli.commands import HelpfulGroup, defaults_from
+from scumble.errors import InputError, MissingExtraError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from scumble.nets.eye import Eye
+
+app = typer.Typer(cls=HelpfulGroup, help="Train the nets anew (needs PyTorch). Interrupted, the same command goes on where it was.")
+
+Pack = Annotated[
+    Path,
+    typer.Option(metavar="FOLDER", help="Training pictures: content.tar, style.tar and style_small.tar, or folders.", show_default=False),
+]
+Teacher = Annotated[Path, typer.Option(metavar="FOLDER", help="The VGG-19 files to learn from.", show_default=False)]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Checkpoints and logs; what is there is gone on with.", show_default=False)]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Over which the learning rate falls.")]
+Minutes = Annotated[float | None, typer.Option(metavar="N", help="Stop, with a checkpoint, after so long.")]
+Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures a step.")]
+Size = Annotated[int | None, typer.Option(metavar="N", help="Side of the square crops in pixels.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Of all that is drawn at random.")]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Write the trained weights and the manifest there; nets to build on are taken from there, too, or from the installation.",
+        show_default=False,
+    ),
+]
+
+
+@app.command("eye", cls=defaults_from("scumble.train.eye:RECIPE", "scumble.train.eye:train_eye"))
+def train_eye(
+    *,
+    pack: Pack,
+    teacher: Teacher,
+    out: Out,
+    cache: Annotated[
+        int | None, typer.Option(metavar="N", help="Compute so many crops' targets once and keep them: for slow machines with much memory.")
+    ] = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    batch: Batch = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    weights: Weights = None,
+) -> None:
+    """Distil the eye from VGG-19."""
+    _begin()
+    from scumble.train import export
+    from scumble.train.eye import RECIPE, train_eye
+
+    more = _given(cache=cache, size=size, batch=batch, device=device)
+    pupil = train_eye(pack, teacher, out, _recipe(RECIPE, steps, minutes, seed), **more)
+    if weights is not None:
+        export.export_eye(pupil.eye, _made(weights))
+        _write_manifest(weights, ("eye",), out)
+
+
+@app.command("decoder", cls=defaults_from("scumble.train.decoder:RECIPE", "scumble.train.decoder:train_decoder"))
+def train_decoder(
+    *,
+    pack: Pack,
+    out: Out,
+    level: Annotated[int | None, typer.Option(metavar="1..5", help="Train this block alone. Default: all of them.")] = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    batch: Batch = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    weights: Weights = None,
+) -> None:
+    """Train the decoders to undo the eye."""
+    if level is not None and not 1 <= level <= 5:
+        raise UsageError(f"level must be between 1 and 5; got {level}")
+    _begin()
+    from scumble.nets.decoder import Decoder
+    from scumble.nets.vgg import read_weights
+    from scumble.train import export
+    from scumble.train.decoder import RECIPE, train_decoder
+
+    start = Decoder()
+    if level is not None:
+        path = _weights_at(weights, "decoder.safetensors")
+        start.load_state_dict(dict(read_weights(path, start.state_dict())))
+    recipe = _recipe(RECIPE, steps, minutes, seed)
+    decoder = train_decoder(pack, _eye(weights), out, recipe, level=level, start=start, **_given(size=size, batch=batch, device=device))
+    if weights is not None:
+        export.export_decoder(decoder, _made(weights))
+        _write_manifest(weights, ("decoder",), out)
+
+
+@app.command("generator", cls=defaults_from("scumble.train.generator:RECIPE", "scumble.train.generator:train_generator"))
+def train_generator(
+    *,
+    pack: Pack,
+    out: Out,
+    judge: Annotated[str | None, typer.Option(metavar="eye|teacher", help="Whose features the losses are measured in.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files, for --judge teacher.", show_default=False)
+    ] = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    batch: Batch = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    weights: Weights = None,
+) -> None:
+    """Train the generator: any style in one pass."""
+    if judge not in (None, "eye", "teacher"):
+        raise UsageError(unknown("judge", judge, ("eye", "teacher")))
+    if (judge == "teacher") != (teacher is not None):
+        raise UsageError("--judge teacher and --teacher FOLDER belong together")
+    _begin()
+    from scumble.train import export
+    from scumble.train.generator import RECIPE, train_generator
+
+    recipe = _recipe(RECIPE, steps, minutes, seed)
+    more = _given(judge=judge, size=size, batch=batch, device=device)
+    generator = train_generator(pack, _eye(weights), out, recipe, teacher_folder=teacher, **more)
+    if weights is not None:
+        export.export_generator(generator, _made(weights))
+        _write_manifest(weights, ("generator", "modulator"), out)
+
+
+def _begin() -> None:
+    """What training needs is here, and its log goes to stderr."""
+    try:
+        for module in ("torch", "onnx"):
+            import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f'training needs PyTorch and ONNX ({error}): pip install "scumble[torch]"') from error
+    log = logging.getLogger("scumble")
+    log.setLevel(min(logging.INFO, log.getEffectiveLevel()))
+
+
+def _recipe(recipe: Any, steps: int | None, minutes: float | None, seed: int | None) -> Any:
+    return replace(recipe, **_given(steps=steps, minutes=minutes, seed=seed))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _weights_at(folder: Path | None, name: str) -> Path:
+    from scumble.weights import weight_path
+
+    return folder / name if folder is not None and (folder / name).is_file() else weight_path(name)
+
+
+def _eye(folder: Path | None) -> Eye:
+    from scumble.nets.eye import Eye
+    from scumble.nets.vgg import load_encoder
+
+    eye = load_encoder("eye", weights=_weights_at(folder, "eye.safetensors"))
+    assert isinstance(eye, Eye)
+    return eye
+
+
+def _write_manifest(folder: Path, trained: tuple[str, ...], out: Path) -> None:
+    """The manifest of ``folder``: what was just trained, and of the rest what was known."""
+    from scumble.train.export import write_manifest
+    from scumble.weights import tomllib
+
+    try:
+        known = tomllib.loads((folder / "manifest.toml").read_text("utf-8"))
+    except FileNotFoundError:
+        known = {}
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{folder / 'manifest.toml'} is damaged ({error}); remove it") from error
+    origins = {p.stem.rstrip("0123456789"): "unknown" for p in folder.iterdir()}
+    origins |= {Path(name).stem.rstrip("0123456789"): entry["origin"] for name, entry in known.items()}
+    write_manifest(origins | dict.fromkeys(trained, f"scumble train, {out.name}"), folder)

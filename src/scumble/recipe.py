@@ -1,0 +1,215 @@
+"""Recipes: what a painted picture remembers about how it was made, and how it is made again from that.
+
+A recipe is JSON in the picture's own metadata. Files are named by their paths from the picture's folder, so that a folder can be moved
+as a whole and a published picture does not tell where its painter's home is; what they held is told by SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scumble import __version__, library, weights
+from scumble.errors import InputError, UsageError
+from scumble.mask import Mask
+from scumble.picture import Picture
+from scumble.style import Blend, Style, is_name, pictures_in
+
+if TYPE_CHECKING:
+    from scumble.stylizer import Stylizer
+
+FORMAT = 1
+"""Of the recipe; a higher one was written by a later Scumble."""
+
+STDIO = "-"
+_BLEND_TERM = re.compile(r"(.+?)=(-?\d*\.?\d+)(?:,|$)")  # a path may hold commas and equals signs: what counts is =NUMBER at its end
+_NOT_THE_STYLIZERS = ("device", "threads", "max_pixels", "feather", "invert_mask")
+
+Term = tuple[float, str]
+"""Weight and source of a style: a library name, or the path of a picture, a folder or a ``.style`` file."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that decides what a picture becomes, but for the picture: what the command line asks for and a recipe remembers."""
+
+    styles: tuple[tuple[Term, ...], ...]
+    """One or more, each a single term or the terms of a blend."""
+    masks: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """``device``, ``threads``, ``max_pixels``, ``feather``, ``invert_mask``, and what ``Stylizer.__call__`` takes by these names."""
+
+    @property
+    def refines(self) -> bool:
+        """Whether pixels are optimised after the first pass."""
+        steps = self.settings["steps"]
+        return self.settings["strength"] > 0 and (steps > 0 if steps is not None else self.settings["quality"] != "draft")
+
+    def open_styles(self, painter: Stylizer) -> list[Style | str]:
+        """The styles, encoded once; but where another encoder than the eye has to see a style itself, its path.
+
+        UsageError for an unknown name, InputError for a broken file.
+        """
+        opened: list[Style | str] = []
+        for terms in self.styles:
+            styles = [(weight, painter.style(source)) for weight, source in terms]
+            if len(styles) > 1:
+                opened.append(Blend(tuple(styles)).blended())
+            else:
+                opened.append(terms[0][1] if self.refines and self.settings["encoder"] != "eye" else styles[0][1])
+        return opened
+
+    def paint(self, painter: Stylizer, content: Picture, styles: Sequence[Style | str], masks: Sequence[Picture], **calls: Any) -> Picture:
+        """Paint one picture; ``calls`` are ``progress`` and ``preview`` of ``Stylizer.__call__``.
+
+        A mask is brought to the size of ``content``; ``feather`` is in pixels of that.
+        """
+        own = {k: v for k, v in self.settings.items() if k not in _NOT_THE_STYLIZERS}
+        feather, invert = self.settings["feather"], self.settings["invert_mask"]
+        fitted = [Mask.from_picture(m, content.size, feather=feather, invert=invert) for m in masks]
+        return painter(content, list(styles), mask=fitted or None, **own, **calls)
+
+
+def parse_blend(text: str) -> tuple[Term, ...]:
+    """``"great-wave=0.7,night.jpg=0.3"`` -> its terms; UsageError if that can't be read so."""
+    terms = list(_BLEND_TERM.finditer(text))
+    if not terms or terms[-1].end() != len(text):
+        raise UsageError(f"a blend is written NAME=WEIGHT,NAME=WEIGHT, as in great-wave=0.7,starry-night=0.3; got {text!r}")
+    return tuple((float(term[2]), term[1]) for term in terms)
+
+
+def write_recipe(request: Request, content: str, content_sha256: str, target: Path, **more: Any) -> dict[str, Any]:
+    """The recipe of the picture that is about to be written to ``target``. ``content`` is a path, or ``-`` for standard input."""
+    folder = target.absolute().parent
+    named = any(is_name(source) for terms in request.styles for _, source in terms)
+    return {
+        "recipe": FORMAT,
+        "scumble": __version__,
+        "verb": "stylize",
+        "content": {"path": content if content == STDIO else _relative(content, folder), "sha256": content_sha256},
+        "styles": [[{"weight": weight, **_described(source, folder)} for weight, source in terms] for terms in request.styles],
+        "masks": [_described(mask, folder) for mask in request.masks],
+        "settings": dict(request.settings),
+        "weights": {name: file_sha256(weights.weight_path(name)) for name in weights_used(request, named)},
+        "versions": versions(torch=request.refines),
+        **more,
+    }
+
+
+def restore(recipe: Mapping[str, Any], painted: Path, content: Path | None = None) -> tuple[Request, Path]:
+    """The request and the content that ``painted`` was made of, found and verified.
+
+    Files are looked for where the recipe has them, then by their names beside ``painted``; ``content`` says where the content is
+    now. InputError, in one sentence, for the first thing that is missing or not what it was.
+    """
+    if recipe.get("recipe") != FORMAT or recipe.get("verb") != "stylize":
+        raise InputError(f"{painted} was made by Scumble {recipe.get('scumble', '?')} in a way that {__version__} does not know")
+    try:
+        if "interrupted" in recipe:
+            raise InputError(f"{painted} is where a refinement was interrupted; that moment can't be had again")
+        _check_weights(recipe, painted)
+        folder = painted.absolute().parent
+        found = _find(recipe["content"], folder, "content", "say where it is with --content FILE", content)
+        put = f"put a copy beside {painted.name}"
+        styles = tuple(
+            tuple((float(term["weight"]), _restored(term, folder, "style", put)) for term in terms) for terms in recipe["styles"]
+        )
+        masks = tuple(_restored(mask, folder, "mask", put) for mask in recipe["masks"])
+        return Request(styles, masks, dict(recipe["settings"])), found
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise InputError(f"the recipe in {painted} is damaged") from error
+
+
+def changes(recipe: Mapping[str, Any]) -> list[str]:
+    """What is not as it was when the recipe was written and may change bits, each as ``numpy 2.0.0 is now 2.1.0``."""
+    now = versions(torch="torch" in recipe["versions"])
+    return [f"{name} {then} is now {now.get(name, 'missing')}" for name, then in recipe["versions"].items() if now.get(name) != then]
+
+
+def versions(*, torch: bool) -> dict[str, str]:
+    """Versions of what computes, ``torch`` only where it takes part, and on what."""
+    from importlib import import_module
+
+    names = ("numpy", "onnxruntime", "PIL", *(["torch"] if torch else []))
+    machine = {"processors": f"{os.cpu_count()} {platform.machine()}"}  # sums are split among them
+    return {name: str(import_module(name).__version__) for name in names} | machine
+
+
+def weights_used(request: Request, named: bool) -> list[str]:
+    """Names of the weight files that take part in ``request``."""
+    used = ["eye.onnx"]
+    used += ["generator.onnx", "modulator.onnx"] if request.settings["method"] == "generator" else [f"decoder{k}.onnx" for k in range(1, 6)]
+    if request.refines and request.settings["encoder"] == "eye":
+        used.append("eye.safetensors")
+    return [*used, library.BUILT_IN] if named else used
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file, or of the pictures in a folder with their names (what a style is made of); computed once as long as nothing is written."""
+    if not path.is_dir():
+        return _sha256(path, path.stat().st_mtime_ns)
+    digest = hashlib.sha256()
+    for picture in pictures_in(path):
+        digest.update(f"{file_sha256(picture)} {picture.name}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, _written: int) -> str:
+    return weights.sha256(path)
+
+
+def _relative(path: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive
+        return Path(path).absolute().as_posix()
+
+
+def _described(source: str, folder: Path) -> dict[str, str]:
+    if not is_name(source):
+        return {"path": _relative(source, folder), "sha256": file_sha256(Path(source))}
+    entry = library.entry(source)
+    return {"name": entry.name} if entry.path is None else {"name": entry.name, "sha256": file_sha256(entry.path)}
+
+
+def _restored(item: Mapping[str, str], folder: Path, kind: str, advice: str) -> str:
+    if "name" not in item:
+        return os.fspath(_find(item, folder, kind, advice))
+    entry = library.entries().get(item["name"])
+    if entry is None:
+        raise InputError(f"the style {item['name']} is not in your library any more; add it again with `scumble styles add`")
+    if (None if entry.path is None else file_sha256(entry.path)) != item.get("sha256"):
+        raise InputError(f"the style {entry.name} in your library is not the one that was painted with")
+    return entry.name
+
+
+def _find(item: Mapping[str, str], folder: Path, kind: str, advice: str, given: Path | None = None) -> Path:
+    recorded = Path(item["path"])
+    changed: Path | None = None
+    for path in [given] if given is not None else [folder / recorded, folder / recorded.name]:
+        if not path.exists():
+            continue
+        if file_sha256(path) == item["sha256"]:
+            return path
+        changed = changed or path
+    if changed is not None:
+        raise InputError(f"the {kind} {changed} is not what was painted from (its SHA-256 differs); {advice}")
+    where = "came by standard input" if item["path"] == STDIO else f"{given or recorded} is not there"
+    raise InputError(f"the {kind} {where}; {advice}")
+
+
+def _check_weights(recipe: Mapping[str, Any], painted: Path) -> None:
+    for name, sha256 in recipe["weights"].items():
+        if not (weights.FOLDER / name).is_file() or file_sha256(weights.FOLDER / name) != sha256:
+            was = recipe["scumble"]
+            raise InputError(f"{painted} was painted by Scumble {was} with another {name} than this Scumble {__version__} has")

@@ -1,0 +1,418 @@
+"""The command line from within: what verbs read, write and print. How it behaves as a process: end_to_end/test_command.py."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import scumble
+from scumble import library, weights
+from scumble.cli import run
+from scumble.cli.jobs import Job, plan
+from scumble.cli.painting import parse_pixels
+from scumble.cli.reporter import Reporter
+from scumble.errors import InputError, UsageError
+from scumble.mask import Mask
+from scumble.picture import Picture
+from scumble.stylizer import Stylizer
+
+A_STYLE, ANOTHER = list(library.entries())[:2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    y, x = np.mgrid[0:40, 0:64]
+    pixels = np.stack([x * 4, y * 6, (x + y) * 2], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    Image.fromarray(pixels[::-1]).save(tmp_path / "other.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)).save(tmp_path / "style.png")
+    Image.fromarray(np.uint8((x < 32) * 255)).save(tmp_path / "mask.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCUMBLE_STYLES", str(tmp_path / "own styles"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("SCUMBLE_DEBUG", raising=False)
+    return tmp_path
+
+
+def pixels_of(path):
+    return Picture.open(path).pixels
+
+
+# The front door ---------------------------------------------------------------------------------------------------------
+
+
+def loaded_by(code):
+    """Which of the heavy modules are there after ``code``."""
+    heavy = "{'numpy', 'PIL', 'PIL.Image', 'onnxruntime', 'torch', 'rich', 'rich.progress', 'scumble.stylizer', 'safetensors'}"
+    script = f"import sys\n{code}\nprint(*sorted(set(sys.modules) & {heavy}), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return done.stderr.split()
+
+
+def test_importing_loads_nothing_heavy():
+    assert loaded_by("import scumble") == []
+    assert loaded_by("import scumble; scumble.__version__; dir(scumble)") == []
+    assert not {"onnxruntime", "torch"} & set(loaded_by("from scumble import Picture, Style, Stylizer, stylize"))
+
+
+def test_asking_loads_nothing_heavy():
+    assert loaded_by("from scumble.cli import run; run(['--version'])") == []
+    assert not {"numpy", "PIL", "onnxruntime", "torch", "scumble.stylizer"} & set(loaded_by("from scumble.cli import run; run(['--help'])"))
+
+
+def test_the_front_door_has_four_names():
+    assert set(scumble.__all__) - {"__version__"} == {"Picture", "Style", "Stylizer", "stylize"}
+    assert set(scumble.__all__) <= set(dir(scumble))
+    assert scumble.Picture is Picture
+    with pytest.raises(AttributeError, match="no attribute 'Pictures'"):
+        scumble.Pictures  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["-h"], [], ["styles"], ["train"], ["styles", "--help"]])
+def test_questions_are_answered(arguments, capsys):
+    assert run(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert scumble.__version__ in out if arguments == ["--version"] else "Usage: scumble" in out
+
+
+def test_help_shows_the_librarys_own_defaults(capsys):
+    assert run(["stylize", "--help"]) == 0
+    shown = capsys.readouterr().out
+    lines = {line.split()[1]: line for line in shown.splitlines() if line.startswith("│ --")}
+    functions = (Stylizer.__call__, Stylizer, scumble.stylize, Mask.from_picture)
+    defaults = {name: p.default for f in functions for name, p in inspect.signature(f).parameters.items()}
+    asked = {
+        "strength",
+        "method",
+        "style_scale",
+        "keep_color",
+        "quality",
+        "steps",
+        "encoder",
+        "size",
+        "device",
+        "threads",
+        "max_pixels",
+        "feather",
+    }
+    assert asked <= set(defaults)
+    for name in asked:
+        line = lines["--" + name.replace("_", "-")]
+        if defaults[name] is None:
+            assert "[default" not in line
+        else:
+            assert f"[default: {defaults[name]}]" in line
+
+
+def test_every_setting_of_the_stylizer_is_an_option(capsys):
+    assert run(["stylize", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in set(inspect.signature(Stylizer.__call__).parameters) - {"self", "content", "style", "progress"}:
+        assert "--" + name.replace("_", "-") in shown
+
+
+# stylize ----------------------------------------------------------------------------------------------------------------
+
+
+def test_each_setting_reaches_the_picture(folder):
+    base = ["stylize", "photo.png", "-s", "style.png", "-q", "--threads", "1"]
+    assert run([*base, "-o", "plain.png"]) == 0
+    plain = pixels_of("plain.png")
+    for option in (["--strength", "0.5"], ["--method", "wct"], ["--keep-color", "1"], ["--mask", "mask.png"], ["--style-scale", "4"]):
+        assert run([*base, *option, "-o", "changed.png", "--overwrite"]) == 0
+        assert np.abs(pixels_of("changed.png") - plain).max() > 0.01, option
+    assert run([*base, "--strength", "0", "-o", "same.png"]) == 0
+    assert np.array_equal(pixels_of("same.png"), pixels_of("photo.png"))
+    assert run([*base, "--size", "32", "-o", "small.png"]) == 0
+    assert Picture.open("small.png").size == (20, 32)
+
+
+def test_masks_say_what_is_painted(folder):
+    base = ["stylize", "photo.png", "-s", "style.png", "-q", "--threads", "1"]
+    photo = pixels_of("photo.png")
+    run([*base, "-o", "plain.png"])
+    plain = pixels_of("plain.png")
+    assert run([*base, "--mask", "mask.png", "-o", "left.png"]) == 0
+    assert np.array_equal(pixels_of("left.png")[:, 32:], photo[:, 32:])
+    assert np.array_equal(pixels_of("left.png")[:, :32], plain[:, :32])
+    assert run([*base, "--mask", "mask.png", "--invert-mask", "-o", "right.png"]) == 0
+    assert np.array_equal(pixels_of("right.png")[:, :32], photo[:, :32])
+    assert run([*base, "--mask", "mask.png", "--feather", "8", "-o", "soft.png"]) == 0
+    assert np.abs(pixels_of("soft.png") - pixels_of("left.png"))[:, 28:36].max() > 0.01
+    two = ["stylize", "photo.png", "-s", "style.png", "-s", A_STYLE, "--mask", "mask.png", "--mask", "all.png", "-o", "two.png"]
+    Image.new("L", (5, 7), 255).save("all.png")
+    assert run(two) == 0
+
+
+def test_a_blend_is_between_its_parts(folder):
+    base = ["stylize", "photo.png", "-q", "--threads", "1"]
+    for blend, name in ((f"{A_STYLE}=1,{ANOTHER}=0", "a"), (f"{A_STYLE}=0.5,{ANOTHER}=.5", "ab"), (f"{A_STYLE}=0,{ANOTHER}=2", "b")):
+        assert run([*base, "--blend", blend, "-o", f"{name}.png"]) == 0
+    a, ab, b = (pixels_of(f"{n}.png") for n in ("a", "ab", "b"))
+    assert np.abs(a - b).mean() > np.abs(a - ab).mean() > 0
+    assert run([*base, "--style", A_STYLE, "-o", "only a.png"]) == 0
+    assert np.abs(pixels_of("only a.png") - a).max() < 0.05, "a blend of one is that one"
+
+
+def test_json_is_one_object_an_input(folder, capsys):
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert run(["stylize", "photo.png", "broken.png", "other.jpg", "-s", A_STYLE, "--json", "-o", f"{folder}/", "--strength", "0.5"]) == 1
+    first, second, third = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert set(first) == {"input", "output", "seconds", "size", "styles", "settings"}
+    assert first["input"] == "photo.png"
+    assert first["size"] == [64, 40]
+    assert first["seconds"] > 0
+    assert first["styles"] == [[{"weight": 1.0, "name": A_STYLE}]]
+    assert first["settings"]["strength"] == 0.5
+    assert first["settings"]["method"] == "generator", "defaults are spelled out"
+    assert set(second) == {"input", "error"}
+    assert third["output"].endswith(f"other-{A_STYLE}.jpg")
+
+
+def test_quiet_prints_nothing(folder, capsys):
+    assert run(["stylize", "photo.png", "-s", "style.png", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert (folder / "photo-style.png").exists()
+
+
+def test_overwrite_is_asked_for(folder, capsys):
+    before = (folder / "other.jpg").read_bytes()
+    arguments = ["stylize", "photo.png", "-s", "style.png", "-o", "other.jpg"]
+    assert run(arguments) == 1
+    assert (folder / "other.jpg").read_bytes() == before
+    assert run([*arguments, "--overwrite"]) == 0
+    assert (folder / "other.jpg").read_bytes() != before
+
+
+def test_preview_is_a_whole_picture_at_any_time(folder):
+    pytest.importorskip("torch")
+    seen = []
+    from scumble.cli.jobs import Session
+
+    show = Session._show
+
+    def watch(self, pixels):
+        show(self, pixels)
+        seen.append(Picture.open("p.png").size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_show", watch)
+        assert run(["stylize", "photo.png", "-s", "style.png", "--steps", "3", "--preview", "p.png", "-o", "out.png"]) == 0
+    assert set(seen) == {(40, 64)}
+    assert (folder / "out.png").exists()
+
+
+def test_plan_names_outputs_after_input_and_style(folder):
+    made = {job.source: job.target for job in plan(["photo.png", "sub/x.heic", "-", "noname"], None, ["my style.jpg", A_STYLE])}
+    label = f"my-style+{A_STYLE}"
+    assert made == {
+        "photo.png": f"photo-{label}.png",
+        "sub/x.heic": f"sub/x-{label}.heic",
+        "-": "-",
+        "noname": f"noname-{label}.png",
+    }
+    assert plan(["photo.png"], "as said.webp", ["a"]) == [Job("photo.png", "as said.webp")]
+    assert plan(["a/photo.png"], "new/", ["s"]) == [Job("a/photo.png", "new/photo-s.png")]
+    assert plan(["a/photo.png"], str(folder), ["s"]) == [Job("a/photo.png", str(folder / "photo-s.png"))]
+
+
+def test_plan_takes_folders_apart_and_skips_its_own_pictures(folder):
+    (folder / "in").mkdir()
+    for name in ("b.png", "a.jpg", "a-s.jpg", ".hidden.png", "notes.txt"):
+        (folder / "in" / name).touch()
+    assert [job.source for job in plan(["in"], None, ["s"])] == ["in/a.jpg", "in/b.png"]
+    assert [job.source for job in plan(["in/a-s.jpg", "in"], None, ["s"])] == ["in/a-s.jpg", "in/a.jpg", "in/b.png"]
+
+
+def test_plan_refuses_what_it_can_foresee(folder):
+    with pytest.raises(UsageError, match=r"a/x.png and b/x.png would both become new/x-s.png"):
+        plan(["a/x.png", "b/x.png"], "new/", ["s"])
+    with pytest.raises(UsageError, match="the suffix must be one of"):
+        plan(["x.png"], "x", ["s"])
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match="the folder empty holds no pictures"):
+        plan(["empty"], None, ["s"])
+
+
+@pytest.mark.parametrize(("text", "pixels"), [("200M", 200_000_000), ("1.5g", 1_500_000_000), ("64k", 64_000), (7, 7), (" 12 ", 12)])
+def test_pixels_may_have_a_suffix(text, pixels):
+    assert parse_pixels(text) == pixels
+
+
+def test_the_first_interrupt_of_a_refinement_is_for_the_next_step():
+    reporter = Reporter(quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        reporter._on_interrupt(2, None)
+    with reporter.refining():
+        reporter.step(0, 10, 1.0)
+        reporter._on_interrupt(2, None)
+        with pytest.raises(KeyboardInterrupt):
+            reporter.step(1, 10, 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            reporter._on_interrupt(2, None)
+    assert reporter.stopping
+    assert reporter.cut == 1
+
+
+def test_an_interrupt_during_the_last_step_cuts_nothing():
+    reporter = Reporter(quiet=True)
+    with reporter.refining():
+        reporter._on_interrupt(2, None)
+        reporter.step(10, 10, 1.0)
+    assert reporter.stopping
+    assert reporter.cut is None
+
+
+# styles -----------------------------------------------------------------------------------------------------------------
+
+
+def test_styles_are_listed_and_searched(capsys):
+    assert run(["styles", "list"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == list(library.entries())
+    assert run(["styles", "list", "--json", "--search", A_STYLE.upper()]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert set(found) == {"name", "title", "artist", "year", "medium", "group"}
+    assert found["name"] == A_STYLE
+    assert run(["styles", "list", "--search", "no such thing"]) == 0
+    assert capsys.readouterr() == ("", "no style has 'no such thing' in it; without --search all are listed\n")
+
+
+def test_a_style_of_ones_own(folder, capsys):
+    (folder / "works").mkdir()
+    (folder / "photo.png").rename(folder / "works" / "w.png")
+    assert run(["styles", "add", "mine", "style.png", "works", "--artist", "Ünal", "--year", "1901"]) == 0
+    assert capsys.readouterr().out == f"mine is in {folder / 'own styles' / 'mine.style'}\n"
+    assert run(["styles", "list", "--search", "your own"]) == 0
+    assert capsys.readouterr().out.startswith("mine\t")
+    assert run(["styles", "show", "mine"]) == 0
+    assert [line.split(None, 1) for line in capsys.readouterr().out.splitlines()] == [
+        ["name", "mine"],
+        ["artist", "Ünal"],
+        ["year", "1901"],
+    ]
+    assert run(["stylize", "other.jpg", "-s", "mine", "-q"]) == 0
+    assert run(["styles", "add", "mine", "style.png"]) == 1
+    assert run(["styles", "add", "mine", "style.png", "--overwrite"]) == 0
+    assert run(["styles", "add", A_STYLE, "style.png"]) == 2
+    assert run(["styles", "add", "no/name", "style.png"]) == 2
+    capsys.readouterr()
+    assert run(["styles", "remove", "mine"]) == 0
+    assert not list((folder / "own styles").iterdir())
+    assert run(["replay", "other-mine.jpg"]) == 1
+    assert capsys.readouterr().err == "error: the style mine is not in your library any more; add it again with `scumble styles add`\n"
+
+
+def test_a_sample_is_painted(folder, capsys):
+    assert run(["styles", "show", A_STYLE, "-o", "sample.png", "--photo", "photo.png"]) == 0
+    assert Picture.open("sample.png").size == (40, 64), "a small photograph is not enlarged"
+    assert run(["styles", "show", A_STYLE, "--photo", "photo.png"]) == 2
+    capsys.readouterr()
+
+
+def test_without_a_photograph_a_sample_needs_one(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert run(["styles", "show", A_STYLE, "-o", "sample.png"]) == 1
+    assert capsys.readouterr().err == 'error: there is no photograph to paint: give one with --photo FILE, or pip install "scumble[demo]"\n'
+
+
+# score, doctor, train ---------------------------------------------------------------------------------------------------
+
+
+def test_scores(folder, capsys):
+    assert run(["score", "photo.png", "--content", "photo.png", "--style", "style.png", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert set(scores) == {"content", "structure", "style", "ssim"}
+    assert scores["content"] == pytest.approx(0, abs=1e-6)
+    assert scores["ssim"] == pytest.approx(1)
+    assert run(["score", "photo.png", "--content", "photo.png", "--style", "style.png"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["content", "structure", "style", "ssim"]
+
+
+def test_the_doctor_finds_all_well(capsys, monkeypatch):
+    monkeypatch.setattr(weights, "damaged", list)
+    assert run(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["broken"] == []
+    assert found["versions"]["numpy"] == np.__version__
+    assert "CPUExecutionProvider" in found["providers"]
+    assert found["formats"][".png"]
+    assert found["formats"][".jpg"]
+    assert found["painting"]["size"] == [256, 256]
+    assert found["styles"]["folder"].endswith("own styles")
+
+
+def test_the_doctor_names_what_is_broken(capsys, monkeypatch):
+    monkeypatch.setattr(weights, "damaged", lambda: ["eye.onnx"])
+    assert run(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "broken: weights that are damaged or missing: eye.onnx; install scumble again"
+
+
+def test_training_writes_weights_and_their_manifest(folder, capsys):
+    pytest.importorskip("onnx")
+    works = np.random.default_rng(0).integers(0, 256, (26, 24, 24, 3), np.uint8)
+    for name in ("content.tar", "style.tar", "style_small.tar"):  # folders do as well
+        (folder / "pack" / name).mkdir(parents=True)
+        for n, work in enumerate(works):
+            Image.fromarray(work).save(folder / "pack" / name / f"{n:02}.png")
+    arguments = ["train", "decoder", "--pack", "pack", "--out", "runs", "--steps", "2", "--batch", "2", "--size", "32", "--level", "1"]
+    assert run([*arguments, "--weights", "new"]) == 0
+    assert (folder / "runs" / "checkpoint.pt").exists()
+    made = {p.name for p in (folder / "new").iterdir()}
+    assert made == {*(f"decoder{k}.onnx" for k in range(1, 6)), "decoder.safetensors", "manifest.toml"}
+    manifest = weights.tomllib.loads((folder / "new" / "manifest.toml").read_text())
+    assert manifest["decoder3.onnx"]["sha256"] == weights.sha256(folder / "new" / "decoder3.onnx")
+    assert manifest["decoder3.onnx"]["origin"] == "scumble train, runs"
+
+
+def test_training_asks_for_what_belongs_together(capsys):
+    assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teacher"]) == 2
+    assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teachr"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --judge teacher and --teacher FOLDER belong together",
+        "error: unknown judge 'teachr'; did you mean 'teacher'?",
+    ]
+
+
+# What nobody foresaw ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bug_is_called_one(capsys, monkeypatch):
+    def boom():
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(library, "entries", boom)
+    assert run(["styles", "list"]) == 1
+    assert capsys.readouterr().err == "error: RuntimeError: boom (this is a bug; --debug shows where)\n"
+    with pytest.raises(RuntimeError):
+        run(["styles", "list", "--debug"])
+    monkeypatch.setenv("SCUMBLE_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        run(["styles", "list"])
+
+
+def test_the_systems_refusals_are_told_in_a_line(capsys, monkeypatch):
+    def refuse():
+        raise PermissionError(13, "Permission denied", "/secret")
+
+    monkeypatch.setattr(library, "entries", refuse)
+    assert run(["styles", "list"]) == 1
+    assert capsys.readouterr().err == "error: /secret: permission denied\n"
+    monkeypatch.setattr(library, "entries", lambda: (_ for _ in ()).throw(MemoryError))
+    assert run(["styles", "list"]) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory; ")
+
+
+def test_an_interrupt_is_130(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(library, "entries", interrupt)
+    assert run(["styles", "list"]) == 130
