@@ -1,0 +1,49 @@
+"""Paint the pairs of a CSV (columns content, style) into a folder, as CONTENT--STYLE.png.
+
+    paint_pairs.py pairs.csv OUT --content DIR [--style DIR] [--method wct] [--quality fine]
+
+Without --style, styles are names of the library. What is in OUT already is left alone, so an interrupted run goes on where it was;
+files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from contact_sheet import find, read_pairs
+from scumble import Picture, Style, Stylizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--content", type=Path, required=True, help="folder of the contents")
+    parser.add_argument("--style", type=Path, help="folder of the styles")
+    parser.add_argument("--device", default="auto")
+    settings = parser.add_argument_group("settings of the Stylizer, its defaults where not given")
+    names = [settings.add_argument("--method").dest, settings.add_argument("--quality").dest]
+    names += [settings.add_argument("--steps", type=int).dest]
+    names += [settings.add_argument(option, type=float).dest for option in ("--strength", "--style-scale", "--keep-color")]
+    asked = parser.parse_args()
+
+    asked.out.mkdir(parents=True, exist_ok=True)
+    painter = Stylizer(asked.device)
+    chosen = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    styles: dict[str, Style] = {}
+    todo = [(c, s, asked.out / f"{c}--{s}.png") for c, s in read_pairs(asked.pairs)]
+    for content, style, target in todo:
+        if target.exists():
+            print(f"{target.name} is there already")
+            continue
+        start = time.perf_counter()
+        if style not in styles:
+            styles[style] = painter.style(find(asked.style, style) if asked.style else style)
+        painter(Picture.open(find(asked.content, content)), styles[style], **chosen).save(target)
+        print(f"{target.name} {time.perf_counter() - start:.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
