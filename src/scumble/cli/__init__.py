@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from scumble import __version__
-from scumble.cli import doctor, painting, score, styles, train
+from scumble.cli import doctor, export, painting, score, styles, train
 from scumble.cli.commands import HelpfulGroup
 from scumble.errors import ScumbleError, UsageError, unknown
 
@@ -55,6 +55,7 @@ app.command("replay")(painting.replay)
 app.add_typer(styles.app, name="styles")
 app.command("score", cls=score.ScoreCommand)(score.score)
 app.add_typer(train.app, name="train")
+app.add_typer(export.app, name="export")
 app.command("doctor")(doctor.doctor)
 
 

@@ -75,6 +75,7 @@ def train_decoder(
     pack: Pack,
     out: Out,
     level: Annotated[int | None, typer.Option(metavar="1..5", help="Train this block alone. Default: all of them.")] = None,
+    mend: Annotated[bool, typer.Option("--mend", help="Go on with the decoder of --weights, on fused features.")] = False,
     steps: Steps = None,
     minutes: Minutes = None,
     batch: Batch = None,
@@ -86,18 +87,24 @@ def train_decoder(
     """Train the decoders to undo the eye."""
     if level is not None and not 1 <= level <= 5:
         raise UsageError(f"level must be between 1 and 5; got {level}")
+    if level is not None and mend:
+        raise UsageError("--mend trains all blocks; leave out --level")
     _begin()
     from scumble.nets.decoder import Decoder
     from scumble.nets.vgg import read_weights
     from scumble.train import export
-    from scumble.train.decoder import RECIPE, train_decoder
+    from scumble.train.decoder import MEND, RECIPE, mend_decoder, train_decoder
 
-    start = Decoder()
-    if level is not None:
+    start = None
+    if level is not None or mend:
+        start = Decoder()
         path = _weights_at(weights, "decoder.safetensors")
         start.load_state_dict(dict(read_weights(path, start.state_dict())))
-    recipe = _recipe(RECIPE, steps, minutes, seed)
-    decoder = train_decoder(pack, _eye(weights), out, recipe, level=level, start=start, **_given(size=size, batch=batch, device=device))
+    more = _given(size=size, batch=batch, device=device)
+    if start is not None and mend:
+        decoder = mend_decoder(pack, _eye(weights), start, out, _recipe(MEND, steps, minutes, seed), **more)
+    else:
+        decoder = train_decoder(pack, _eye(weights), out, _recipe(RECIPE, steps, minutes, seed), level=level, start=start, **more)
     if weights is not None:
         export.export_decoder(decoder, _made(weights))
         _write_manifest(weights, ("decoder",), out)
@@ -110,8 +117,14 @@ def train_generator(
     out: Out,
     judge: Annotated[str | None, typer.Option(metavar="eye|teacher", help="Whose features the losses are measured in.")] = None,
     teacher: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files, for --judge teacher.", show_default=False)
+        Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files, for --judge teacher and --pairs.", show_default=False)
     ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Validate on these pairs of pictures and keep the best.", show_default=False)
+    ] = None,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Start from the generator of --weights (or the installed one).")] = False,
+    content_target: Annotated[float | None, typer.Option(metavar="N", help="The content distance to hold.")] = None,
+    cache: Annotated[int | None, typer.Option(metavar="N", help="See so many style crops once and keep their statistics.")] = None,
     steps: Steps = None,
     minutes: Minutes = None,
     batch: Batch = None,
@@ -123,18 +136,40 @@ def train_generator(
     """Train the generator: any style in one pass."""
     if judge not in (None, "eye", "teacher"):
         raise UsageError(unknown("judge", judge, ("eye", "teacher")))
-    if (judge == "teacher") != (teacher is not None):
-        raise UsageError("--judge teacher and --teacher FOLDER belong together")
+    if teacher is None and (judge == "teacher" or pairs is not None):
+        raise UsageError("--judge teacher and --pairs need --teacher FOLDER")
     _begin()
     from scumble.train import export
     from scumble.train.generator import RECIPE, train_generator
 
-    recipe = _recipe(RECIPE, steps, minutes, seed)
-    more = _given(judge=judge, size=size, batch=batch, device=device)
-    generator = train_generator(pack, _eye(weights), out, recipe, teacher_folder=teacher, **more)
+    eye = _eye(weights)
+    more = _given(judge=judge, size=size, batch=batch, device=device, content_target=content_target, cache=cache)
+    if go_on:
+        more |= {"start": export.load_generator(_weights_at(weights, "generator.safetensors")), "warm_steps": 0}
+    if pairs is not None and teacher is not None:
+        from scumble.train.teacher import Teacher
+        from scumble.train.validation import Pairs
+
+        more["validate"] = Pairs(pairs, Teacher(teacher)).validate
+    generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, minutes, seed), teacher_folder=teacher, **more)
     if weights is not None:
         export.export_generator(generator, _made(weights))
         _write_manifest(weights, ("generator", "modulator"), out)
+
+
+@app.command("library")
+def train_library(
+    gallery: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Pictures and their gallery.csv (name, title, artist, ...).", show_default=False)
+    ],
+    weights: Annotated[Path, typer.Option(metavar="FOLDER", help="Write the library and the manifest there.", show_default=False)],
+) -> None:
+    """Measure the built-in styles with the eye."""
+    _begin()
+    from scumble.train.library import build_library
+
+    typer.echo(f"{build_library(gallery, _made(weights))} styles")
+    _write_manifest(weights, ("library",), gallery)
 
 
 def _begin() -> None:

@@ -110,7 +110,7 @@ def mend_decoder(
     methods: tuple[str, ...] = ("wct", "ot"),
     size: int = 144,
     batch: int = 4,
-    content_weight: float = 0.5,
+    content_weight: float = 0.3,
     device: str = "cpu",
 ) -> Decoder:
     """Go on training on fused features, which no picture of the reconstruction ever had.
@@ -135,7 +135,7 @@ def mend_decoder(
         h = taps[4]
         for k in range(5, 0, -1):
             if k < 5:
-                h = torch.cat([h[:1], torch.lerp(h[1:], taps[k - 1][1:], OWN)])
+                h = torch.lerp(h, taps[k - 1], OWN)
             h = model.block(k)(torch.cat([h[:1], fused(h[1:], styles[k - 1], method)]))
         seen = eye(h)
         style = style_distance([t[1:] for t in seen], target)

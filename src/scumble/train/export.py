@@ -7,6 +7,7 @@ to 1e-4), at half the size. Computation is in float32: the casts are folded when
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,10 @@ def _onnx(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, names: list
     axes = {n: {2: f"{n}_height", 3: f"{n}_width"} for n in dynamic}
     names_and_axes: dict[str, Any] = {"input_names": names, "output_names": outputs, "dynamic_axes": axes}
     target: Any = buffer  # a file object is as good as a path, though the type says otherwise
-    torch.onnx.export(module, inputs, target, opset_version=OPSET, dynamo=False, **names_and_axes)
+    with warnings.catch_warnings():
+        # the exporter by tracing is old and says so; the new one needs a further dependency and writes opset 18 at least
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, inputs, target, opset_version=OPSET, dynamo=False, **names_and_axes)
     model = onnx.load_from_string(buffer.getvalue())
     graph = model.graph
     casts: list[onnx.NodeProto] = []

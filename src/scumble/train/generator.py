@@ -103,11 +103,13 @@ class Balance:
     """The content's weight, steered so that the content distance stays at ``target`` (an integral controller)."""
 
     def __init__(self, target: float, weight: float = 1.0) -> None:
-        self.target, self.weight = target, weight
+        self.target = target
+        self.memory = {"content_weight": weight}
 
     def update(self, distance: float) -> float:
-        self.weight = min(10.0, max(0.05, self.weight * math.exp(0.02 * (distance - self.target))))
-        return self.weight
+        """The weight for the next step, after ``distance`` in this one."""
+        self.memory["content_weight"] = min(10.0, max(0.05, self.memory["content_weight"] * math.exp(0.02 * (distance - self.target))))
+        return self.memory["content_weight"]
 
 
 def train_generator(
@@ -126,7 +128,7 @@ def train_generator(
     cache: int = 0,
     content_target: float = 0.45,
     device: str = "cpu",
-    validate: Callable[[Generator, int], Mapping[str, float]] | None = None,
+    validate: Callable[[Generator, Eye], Mapping[str, float]] | None = None,
     validate_minutes: float = 15.0,
 ) -> Generator:
     """Train (or go on training what ``folder`` holds); returns the moving average.
@@ -137,6 +139,7 @@ def train_generator(
         size: side of the square crops in pixels.
         cache: so many style crops are seen by eye and judge once and their statistics kept (1.2 MB each with the teacher);
             0 draws fresh ones in every step, the better choice on a GPU.
+        validate: called with the moving average and the eye; see :meth:`scumble.train.validation.Pairs.validate`.
         content_target: the content distance to hold, see :class:`Balance`.
     """
     contents = Crops(read_pictures(pack / "content.tar"), device)
@@ -153,9 +156,6 @@ def train_generator(
     if start is None:
         generator.style_mean, generator.style_std = _standardise(eye, styles, size)
     balance = Balance(content_target)
-    state = folder / "balance.txt"
-    if state.exists():
-        balance.weight = float(state.read_text())
 
     def drawn(n: int, rng: torch.Generator) -> Lesson:
         y = styles.batch(n, size, rng, zoom=(1.0, 1.8)).contiguous(memory_format=last)
@@ -197,17 +197,17 @@ def train_generator(
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
         weight = balance.update(float(content.detach()))
         loss = 2 * style + weight * (content + 0.5 * structure) + 4 * identity + 10 * over + 0.05 * total_variation(painted)
-        if step % 50 == 0:
-            state.write_text(repr(weight))
         numbers = {"style": style, "content": content, "structure": structure, "identity": 2 * identity, "over": over}
         return loss, {k: v.detach() for k, v in numbers.items()} | {"weight": weight}
 
     def check(model: nn.Module, step: int) -> Mapping[str, float]:
         assert validate is not None
         assert isinstance(model, Generator)
-        return validate(model, step)
+        return validate(model, eye)
 
-    trained = fit(generator, loss_of, recipe, folder, validate=check if validate else None, validate_minutes=validate_minutes)
+    trained = fit(
+        generator, loss_of, recipe, folder, validate=check if validate else None, validate_minutes=validate_minutes, memory=balance.memory
+    )
     assert isinstance(trained, Generator)
     return trained
 

@@ -73,13 +73,15 @@ def fit(
     *,
     validate: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
     validate_minutes: float = 10.0,
+    memory: dict[str, float] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> nn.Module:
     """Train ``model`` in place, starting from ``folder/checkpoint.pt`` if it is there; return its moving average.
 
     ``loss_of(model, generator, step)`` gives the loss and named numbers for ``folder/log.csv``.
     ``validate`` gets the average; its numbers go to ``folder/validation.csv``, and the average with the lowest ``score``
-    among them (if it gives one) is kept as ``folder/best.safetensors``.
+    among them (if it gives one) is kept as ``folder/best.safetensors``. ``memory`` is what ``loss_of`` has to remember from step to
+    step beside the model: it is kept in the checkpoint and filled from there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -87,7 +89,8 @@ def fit(
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema), use_buffers=False
     )
-    step = _resume(folder, model, average, optimizer)
+    memory = {} if memory is None else memory
+    step = _resume(folder, model, average, optimizer, memory)
     start = last_save = last_validation = clock()
     sums: dict[str, Tensor | float] = {}
     while step < recipe.steps:
@@ -112,7 +115,7 @@ def fit(
             sums = {}
         out_of_time = now - start > recipe.minutes * 60
         if now - last_save > recipe.checkpoint_seconds or out_of_time or step == recipe.steps:
-            _save(folder, model, average, optimizer, step, recipe)
+            _save(folder, model, average, optimizer, memory, step, recipe)
             last_save = now
         if validate and (now - last_validation > validate_minutes * 60 or out_of_time or step == recipe.steps):
             scores = validate(average.module.eval(), step)
@@ -125,7 +128,7 @@ def fit(
     return average.module.eval()
 
 
-def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, memory: dict[str, float]) -> int:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0
@@ -133,16 +136,26 @@ def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
+    memory.update(state.get("memory", {}))
     log.info("resumed %s at step %d", path, state["step"])
     return int(state["step"])
 
 
-def _save(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
+def _save(
+    folder: Path,
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    memory: Mapping[str, float],
+    step: int,
+    recipe: Recipe,
+) -> None:
     part = folder / "checkpoint.pt.part"
     state = {
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "memory": dict(memory),
         "step": step,
         "recipe": asdict(recipe),
     }

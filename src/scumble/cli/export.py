@@ -1,0 +1,52 @@
+"""The verbs ``export generator | style``: one ONNX file that needs nothing of this library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scumble.cli.commands import HelpfulGroup
+from scumble.errors import InputError, MissingExtraError, UsageError
+
+app = typer.Typer(cls=HelpfulGroup, help="Write self-contained ONNX files for other programs (needs PyTorch).")
+
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write, .onnx.", show_default=False)]
+Format = Annotated[str, typer.Option(metavar="onnx", help="The format.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]
+
+
+@app.command("generator")
+def generator(*, output: Output, to: Format = "onnx", overwrite: Overwrite = False) -> None:
+    """Any style: inputs `content` (1, 3, H, W) and `style` (1, 736), output `painted`."""
+    _export(None, output, to, overwrite)
+
+
+@app.command("style")
+def style(
+    style: Annotated[str, typer.Argument(metavar="STYLE", help="A name, a picture, a folder or a .style file.", show_default=False)],
+    *,
+    output: Output,
+    to: Format = "onnx",
+    overwrite: Overwrite = False,
+) -> None:
+    """One style, folded in: input `content` (1, 3, H, W), output `painted`."""
+    _export(style, output, to, overwrite)
+
+
+def _export(style: str | None, output: Path, to: str, overwrite: bool) -> None:
+    if to != "onnx" or output.suffix != ".onnx":
+        raise UsageError(f"the format is onnx and the file ends in .onnx; got {to} and {output.name}")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} is there already; choose another name or give --overwrite")
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {output.parent}; make it first")
+    try:
+        from scumble.train.export import OPSET, export_self_contained
+    except ImportError as error:
+        raise MissingExtraError(f'export needs PyTorch and ONNX ({error}): pip install "scumble[torch]"') from error
+    from scumble.style import Style
+
+    difference = export_self_contained(output, None if style is None else Style.open(style))
+    typer.echo(f"{output}: opset {OPSET}, any height and width from 33 pixels; ONNX Runtime and PyTorch agree within {difference:.1g}")

@@ -1,0 +1,173 @@
+"""Training runs: a few steps on made-up pictures. What they learn is measured elsewhere; here they start, stop, resume and export."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="training needs the torch extra")
+
+from scumble.cli import run  # noqa: E402
+from scumble.errors import InputError, UsageError  # noqa: E402
+from scumble.nets.eye import Eye  # noqa: E402
+from scumble.nets.generator import Generator, Shape  # noqa: E402
+from scumble.train import decoder, generator, loop  # noqa: E402
+from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
+
+SMALL = Shape(half=8, quarter=8, eighth=8, mix=8, blocks=1, hidden=16)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pack")
+    rng = np.random.default_rng(0)
+    for name in ("content", "style", "style_small"):
+        with tarfile.open(folder / f"{name}.tar", "w") as tar:
+            for i in range(HELD_OUT_EVERY + 1):
+                data = BytesIO()
+                Image.fromarray(rng.integers(0, 256, (48, 56, 3), dtype=np.uint8)).save(data, "WEBP")
+                info = tarfile.TarInfo(f"{name}/{i:03d}.webp")
+                info.size = data.tell()
+                data.seek(0)
+                tar.addfile(info, data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eye() -> Eye:
+    torch.manual_seed(0)
+    return Eye()
+
+
+def test_held_out_pictures_are_not_trained_on(pack: Path) -> None:
+    trained, held = read_pictures(pack / "style.tar"), read_pictures(pack / "style.tar", held_out=True)
+    assert (len(trained), len(held)) == (HELD_OUT_EVERY, 1)
+    assert all(not torch.equal(held[0], p) for p in trained)
+
+
+def test_pictures_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no training pictures at"):
+        read_pictures(tmp_path / "content.tar")
+    with pytest.raises(InputError, match="holds no pictures"):
+        read_pictures(tmp_path)
+
+
+def test_crops_are_the_seeds_own(pack: Path) -> None:
+    crops = Crops(read_pictures(pack / "content.tar"))
+    a, b, c = (crops.batch(3, 32, loop.step_generator(seed, 5)) for seed in (1, 1, 2))
+    assert a.shape == (3, 3, 32, 32)
+    assert 0 <= a.min() and a.max() <= 1
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_rate_warms_up_and_falls() -> None:
+    recipe = loop.Recipe(steps=100, learning_rate=1.0, final_rate=0.1, warm_up=10)
+    rates = [loop.rate(recipe, s) for s in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == pytest.approx(1.0) and rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def _weights(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_a_training_that_was_stopped_and_resumed_ends_as_one_that_was_not(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(generator.RECIPE, steps=6, warm_up=2, log_every=2)
+
+    def trained(folder: Path, recipe: loop.Recipe) -> Generator:
+        return generator.train_generator(pack, eye, folder, recipe, shape=SMALL, size=32, batch=2, warm_steps=2)
+
+    whole = trained(tmp_path / "whole", recipe)
+    clock = iter(range(0, 10**6, 20)).__next__  # every look at the clock costs 20 s, so a minute is over after a few steps
+    stopped = loop.Recipe(**{**recipe.__dict__, "minutes": 1.0})
+    original = generator.fit
+    generator.fit = lambda *a, **k: original(*a, **k, clock=clock)  # type: ignore[assignment]
+    try:
+        trained(tmp_path / "parts", stopped)
+    finally:
+        generator.fit = original
+    state = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
+    assert 0 < state["step"] < recipe.steps
+    resumed = trained(tmp_path / "parts", recipe)
+    assert torch.equal(_weights(whole), _weights(resumed))
+    assert (tmp_path / "parts" / "log.csv").read_text().startswith("step,seconds,loss,")
+
+
+def test_one_block_of_the_decoder_learns_alone_and_mending_moves_all(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(decoder.RECIPE, steps=2, warm_up=1, log_every=1)
+    start = loop.seeded(decoder.Decoder, 3)
+    before = [_weights(start.block(k)).clone() for k in range(1, 6)]
+    alone = decoder.train_decoder(pack, eye, tmp_path / "block", recipe, level=2, start=start, size=32, batch=2)
+    moved = [not torch.equal(b, _weights(alone.block(k))) for k, b in enumerate(before, 1)]
+    assert moved == [False, True, False, False, False]
+    for p in alone.parameters():
+        p.requires_grad_(True)
+    mended = decoder.mend_decoder(pack, eye, alone, tmp_path / "mend", recipe, size=32, batch=2)
+    assert all(not torch.equal(b, _weights(mended.block(k))) for k, b in enumerate(before, 1))
+
+
+def test_kept_lessons_hold_what_fresh_ones_do(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(generator.RECIPE, steps=2, warm_up=1, log_every=1)
+    trained = generator.train_generator(pack, eye, tmp_path, recipe, shape=SMALL, size=32, batch=2, warm_steps=0, cache=4)
+    assert torch.isfinite(_weights(trained)).all()
+
+
+def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'teacher'"):
+        generator.train_generator(pack, eye, tmp_path, judge="teachr")
+    with pytest.raises(UsageError, match="teacher can only judge"):
+        generator.train_generator(pack, eye, tmp_path, judge="teacher")
+
+
+def test_style_distance_is_relative_and_zero_for_itself() -> None:
+    f = [torch.rand(2, c, 8, 8) for c in (3, 5)]
+    target = [generator.moments(t) for t in f]
+    assert generator.style_distance(f, target, (1, 1)) == pytest.approx(0, abs=1e-6)
+    # twice the features: mean off by 1, second moments by 3, whatever the features' scale
+    for scale in (1.0, 1e3):
+        made, wanted = [2 * scale * t for t in f], [generator.moments(scale * t) for t in f]
+        assert float(generator.style_distance(made, wanted, (1, 1))) == pytest.approx(4.0, rel=0.02)
+
+
+def test_structure_distance_is_zero_for_itself() -> None:
+    f = torch.rand(2, 4, 24, 24)
+    assert generator.structure_distance(f, f) == pytest.approx(0, abs=1e-6)
+    assert generator.structure_distance(f, f.flip(3)) > 0.1
+
+
+def test_the_balance_pulls_towards_its_target() -> None:
+    balance = generator.Balance(0.4)
+    assert balance.update(0.8) > 1.0
+    balance = generator.Balance(0.4)
+    assert balance.update(0.1) < 1.0
+
+
+def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    common = ["--pack", str(pack), "--steps", "2", "--batch", "2", "--size", "32", "--weights", str(weights)]
+    assert run(["train", "decoder", *common, "--out", str(tmp_path / "d")]) == 0
+    assert run(["train", "decoder", "--mend", *common, "--out", str(tmp_path / "m")]) == 0
+    written = {p.name for p in weights.iterdir()}
+    assert {"decoder.safetensors", "manifest.toml", *(f"decoder{k}.onnx" for k in range(1, 6))} <= written
+    assert run(["train", "decoder", "--mend", "--level", "2", *common, "--out", str(tmp_path / "x")]) == 2
+
+
+def test_export_of_a_style_runs_without_this_library(tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    target = tmp_path / "irises.onnx"
+    assert run(["export", "style", "irises", "-o", str(target)]) == 0
+    session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == ["content"]
+    for height, width in ((33, 50), (64, 47)):
+        (painted,) = session.run(None, {"content": np.random.default_rng(0).random((1, 3, height, width), np.float32)})
+        assert painted.shape == (1, 3, height, width)
+        assert painted.min() >= 0 and painted.max() <= 1
+    assert run(["export", "style", "irises", "-o", str(target)]) == 1
+    assert run(["export", "generator", "-o", str(tmp_path / "g.bin")]) == 2
