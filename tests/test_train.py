@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_crops_are_the_seeds_own(pack: Path) -> None:
     crops = Crops(read_pictures(pack / "content.tar"))
     a, b, c = (crops.batch(3, 32, loop.step_generator(seed, 5)) for seed in (1, 1, 2))
     assert a.shape == (3, 3, 32, 32)
-    assert 0 <= a.min() and a.max() <= 1
+    assert a.min() >= 0 and a.max() <= 1
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -70,7 +71,7 @@ def test_rate_warms_up_and_falls() -> None:
     recipe = loop.Recipe(steps=100, learning_rate=1.0, final_rate=0.1, warm_up=10)
     rates = [loop.rate(recipe, s) for s in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == pytest.approx(1.0) and rates[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def _weights(module: torch.nn.Module) -> torch.Tensor:
@@ -142,10 +143,10 @@ def test_structure_distance_is_zero_for_itself() -> None:
 
 
 def test_the_balance_pulls_towards_its_target() -> None:
-    balance = generator.Balance(0.4)
-    assert balance.update(0.8) > 1.0
-    balance = generator.Balance(0.4)
-    assert balance.update(0.1) < 1.0
+    balance = generator.Balance(target=0.4, weight=0.4)
+    assert balance.update(0.8) > 0.4
+    balance = generator.Balance(target=0.4, weight=0.4)
+    assert balance.update(0.1) < 0.4
 
 
 def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:

@@ -102,13 +102,13 @@ class Lesson:
 class Balance:
     """The content's weight, steered so that the content distance stays at ``target`` (an integral controller)."""
 
-    def __init__(self, target: float, weight: float = 1.0) -> None:
+    def __init__(self, target: float, weight: float = 0.4) -> None:
         self.target = target
         self.memory = {"content_weight": weight}
 
     def update(self, distance: float) -> float:
         """The weight for the next step, after ``distance`` in this one."""
-        self.memory["content_weight"] = min(10.0, max(0.05, self.memory["content_weight"] * math.exp(0.02 * (distance - self.target))))
+        self.memory["content_weight"] = min(10.0, max(0.05, self.memory["content_weight"] * math.exp(0.05 * (distance - self.target))))
         return self.memory["content_weight"]
 
 

@@ -1,0 +1,125 @@
+"""Styles: measured, pooled, blended, saved, loaded, named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scumble import Picture, Style, library
+from scumble.errors import InputError, UsageError
+from scumble.style import REFERENCE, at_reference
+
+
+def picture(seed: int, height: int = 48, width: int = 64) -> Picture:
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((height // 8, width // 8, 3)).astype(np.float32)
+    return Picture.from_array(coarse.repeat(8, 0).repeat(8, 1))
+
+
+def same(a: Style, b: Style, tolerance: float) -> bool:
+    return all(
+        np.allclose(p.mean, q.mean, atol=tolerance * abs(q.mean).max())
+        and np.allclose(p.covariance, q.covariance, atol=tolerance * abs(q.covariance).max())
+        for p, q in zip(a.levels, b.levels, strict=True)
+    )
+
+
+def test_a_style_is_five_levels() -> None:
+    style = Style.from_image(picture(0))
+    assert [m.channels for m in style.levels] == [16, 32, 64, 128, 128]
+    assert style.vector.shape == (736,)
+    assert np.array_equal(style.vector[:16], style.levels[0].mean.astype(np.float32))
+
+
+def test_large_pictures_are_measured_at_the_reference() -> None:
+    large = picture(0).resized(2000, 500)
+    reduced = at_reference(large)
+    assert reduced.width * reduced.height == pytest.approx(REFERENCE**2, rel=0.01)
+    assert at_reference(picture(0)).pixels.shape == (48, 64, 3)
+
+
+def test_a_file_holds_the_style_to_float32_in_100_kilobytes(tmp_path: Path) -> None:
+    style = Style.from_image(picture(1), name="squares")
+    path = style.save(tmp_path / "squares.style")
+    assert path.stat().st_size < 100_000
+    loaded = Style.load(path)
+    assert loaded.name == "squares"
+    assert same(loaded, style, 1e-6)
+    with pytest.raises(InputError, match="is there already"):
+        style.save(path)
+    style.save(path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["squares.style"]
+
+
+def test_files_that_are_no_styles(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no style file"):
+        Style.load(tmp_path / "none.style")
+    for data in (b"", b"hello", b"\xff" * 100):
+        (tmp_path / "bad.style").write_bytes(data)
+        with pytest.raises(InputError, match="is not a style file, or it is damaged"):
+            Style.load(tmp_path / "bad.style")
+    with pytest.raises(UsageError, match=r"ends in \.style"):
+        Style.from_image(picture(0)).save(tmp_path / "a.txt")
+
+
+def test_a_folder_pools_its_works(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(i).save(tmp_path / f"{i}.png")
+    pooled = Style.from_folder(tmp_path)
+    works = [Style.from_image(tmp_path / f"{i}.png") for i in range(3)]
+    assert np.allclose(pooled.levels[2].mean, np.mean([w.levels[2].mean for w in works], 0))
+    # pouring together adds the distance between the means: at least as much spread as the works have on average
+    assert np.trace(pooled.levels[2].covariance) >= np.mean([np.trace(w.levels[2].covariance) for w in works])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no pictures"):
+        Style.from_folder(tmp_path / "empty")
+
+
+def test_blends() -> None:
+    a, b = Style.from_image(picture(0)), Style.from_image(picture(1))
+    assert same((1.0 * a).blended(), a, 1e-9)
+    assert same((0.5 * a + 0.5 * a).blended(), a, 1e-6)
+    assert same((2.0 * a + 2.0 * b).blended(), (a + b).blended(), 1e-9)
+    assert same((a + 0.0 * b).blended(), a, 1e-9)
+    half = (0.5 * a + 0.5 * b).blended()
+    assert np.allclose(half.levels[0].mean, (a.levels[0].mean + b.levels[0].mean) / 2)
+    assert half.name.startswith("0.5*")
+    for wrong in (-1.0 * a + b, 0.0 * a + 0.0 * b):
+        with pytest.raises(UsageError):
+            wrong.blended()
+
+
+def test_the_library_holds_what_the_gallery_has() -> None:
+    known = library.entries()
+    assert len(known) >= 60
+    wave = known["great-wave"]
+    assert "Hokusai" in wave.artist and wave.title and wave.year
+    style = Style.named("great-wave")
+    assert style.about["artist"] == wave.artist
+    for m in style.levels:
+        assert np.linalg.eigvalsh(m.covariance).min() > -1e-3 * np.trace(m.covariance)
+    assert Style.named("Great Wave").name == "great-wave"
+
+
+def test_names_have_suggestions() -> None:
+    with pytest.raises(UsageError, match="did you mean 'starry-night'"):
+        Style.named("stary-nite")
+    with pytest.raises(UsageError, match="scumble styles list"):
+        Style.named("qqqqqqq")
+
+
+def test_own_styles_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCUMBLE_STYLES", str(tmp_path))
+    Style.from_image(picture(0)).save(tmp_path / "mine.style")
+    assert library.entry("mine").path == tmp_path / "mine.style"
+    assert Style.named("mine").name == "mine"
+    with pytest.raises(UsageError, match="is a built-in style"):
+        library.check_name("irises")
+    with pytest.raises(UsageError, match="up to 64 letters"):
+        library.check_name("../x")
+    with pytest.raises(UsageError, match="only your own can be removed"):
+        library.remove("irises")
+    library.remove("mine")
+    assert not (tmp_path / "mine.style").exists()

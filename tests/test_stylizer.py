@@ -1,0 +1,171 @@
+"""The one flow from Picture and Style to Picture: what holds whatever the weights, and a little of what they must do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from scumble import Picture, Style, Stylizer, metrics, stylize
+from scumble.errors import UsageError
+from scumble.mask import Mask
+from scumble.stylizer import METHODS, working_scale
+
+painter = Stylizer(threads=1)
+
+
+def photograph(height: int, width: int) -> Picture:
+    y, x = np.mgrid[:height, :width] / max(height, width, 2)
+    waves = [0.5 + 0.4 * np.sin(f * x + g * y) * np.cos(7 * x * y) for f, g in ((9, 4), (3, 8), (5, 5))]
+    return Picture.from_array(np.stack(waves, 2).astype(np.float32))
+
+
+def astronaut(side: int) -> Picture:
+    data = pytest.importorskip("skimage.data", reason="the photograph comes with scikit-image")
+    return Picture.from_array(data.astronaut()).resized(side, side)
+
+
+@pytest.fixture(scope="module")
+def style() -> Style:
+    return Style.named("great-wave")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 23), (37, 31)])
+def test_the_result_has_the_pictures_size(style: Style, method: str, size: tuple[int, int]) -> None:
+    painted = painter(photograph(*size), style, method=method)
+    assert painted.pixels.shape == (*size, 3)
+    assert np.isfinite(painted.pixels).all()
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.sampled_from(METHODS), st.floats(0, 2), st.sampled_from([None, 0.5, 4.0]))
+def test_any_size_method_strength_and_scale(height: int, width: int, method: str, strength: float, scale: float | None) -> None:
+    # small brushes paint small pictures at 1440 x 1440, so these sizes go with wide ones
+    content = photograph(height, width)
+    painted = painter(content, "irises", method=method, strength=strength, style_scale=None if scale == 0.5 else scale)
+    assert painted.pixels.shape == content.pixels.shape
+    assert np.isfinite(painted.pixels).all()
+
+
+def test_strength_0_gives_the_content_back(style: Style) -> None:
+    content = photograph(40, 30)
+    for method in METHODS:
+        assert np.array_equal(painter(content, style, method=method, strength=0).pixels, content.pixels)
+
+
+def test_the_generator_gives_the_content_back_when_asked_for_its_own_style() -> None:
+    """What strength 0 stands on: the picture as its own style."""
+    content = astronaut(512)
+    painted = painter(content, content, method="generator")
+    assert metrics.psnr(painted.pixels, content.pixels) >= 25
+
+
+def test_more_strength_is_further_from_the_content(style: Style) -> None:
+    content = astronaut(192)
+    for method in METHODS:
+        moved = [np.abs(painter(content, style, method=method, strength=s).pixels - content.pixels).mean() for s in (0.25, 0.5, 1.0)]
+        assert moved == sorted(moved), method
+
+
+def test_the_same_again(style: Style) -> None:
+    content = photograph(50, 41)
+    for method in METHODS:
+        assert np.array_equal(painter(content, style, method=method).pixels, painter(content, style, method=method).pixels)
+
+
+def test_black_stays_and_white_is_painted(style: Style) -> None:
+    content = photograph(40, 60)
+    shape = np.zeros((40, 60), np.float32)
+    shape[:, 30:] = 1
+    painted = painter(content, style, method="adain", mask=Mask.from_array(shape))
+    whole = painter(content, style, method="adain")
+    assert np.array_equal(painted.pixels[:, :30], content.pixels[:, :30])
+    assert np.allclose(painted.pixels[:, 30:], whole.pixels[:, 30:], atol=1e-6)
+
+
+def test_each_mask_has_its_style(style: Style) -> None:
+    content, other = photograph(40, 60), Style.named("irises")
+    left = np.zeros((40, 60), np.float32)
+    left[:, :30] = 1
+    painted = painter(content, [style, other], method="adain", mask=[Mask.from_array(left), Mask.from_array(1 - left)])
+    assert np.allclose(painted.pixels[:, :30], painter(content, style, method="adain").pixels[:, :30], atol=1e-6)
+    assert np.allclose(painted.pixels[:, 30:], painter(content, other, method="adain").pixels[:, 30:], atol=1e-6)
+
+
+def test_kept_colours_are_the_contents(style: Style) -> None:
+    from scumble.color import rgb_to_oklab
+
+    content = photograph(48, 48)
+
+    def chroma(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return rgb_to_oklab(pixels)[..., 1:]
+
+    free, kept = (painter(content, style, method="adain", keep_color=k).pixels for k in (0.0, 1.0))
+    assert np.abs(chroma(kept) - chroma(content.pixels)).mean() < 0.35 * np.abs(chroma(free) - chroma(content.pixels)).mean()
+
+
+def test_the_brush_is_as_wide_at_any_resolution(style: Style) -> None:
+    """512 and 2048 pixels of one photograph, painted with the same style scale, look the same at 512."""
+    small, large = (painter(astronaut(side), style, style_scale=1.0) for side in (512, 2048))
+    assert metrics.ssim(small.pixels, large.resized(512, 512).pixels) >= 0.9
+
+
+def test_working_scale() -> None:
+    assert working_scale(720, 720, 1.0) == 1.0
+    assert working_scale(2880, 2880, 1.0) == 0.25
+    assert working_scale(720, 720, 2.0) == 0.5
+    assert working_scale(100, 100, None) == 1.0
+    assert working_scale(4320, 1080, None) == pytest.approx(0.5)
+
+
+def test_size_is_the_longer_side(style: Style) -> None:
+    assert painter(photograph(40, 80), style, method="linear", size=20).pixels.shape == (10, 20, 3)
+
+
+def test_alpha_stays(style: Style) -> None:
+    rgba = np.concatenate([photograph(20, 30).pixels, np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30, 1)], 2)
+    content = Picture.from_array(rgba)
+    painted = painter(content, style, method="adain")
+    assert painted.alpha is not None and content.alpha is not None
+    assert np.array_equal(painted.alpha, content.alpha)
+
+
+def test_styles_of_every_kind(style: Style) -> None:
+    content = photograph(32, 32)
+    whole = painter(content, style, method="adain").pixels
+    assert np.array_equal(stylize(content, "great-wave", method="adain").pixels, whole)
+    assert np.array_equal(painter(content, 1.0 * style, method="adain").pixels, whole)
+    assert not np.array_equal(painter(content, 0.5 * style + 0.5 * Style.named("irises"), method="adain").pixels, whole)
+    assert painter(content, photograph(64, 50), method="adain").pixels.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"strength": 3.5}, "strength must be between 0 and 2; got 3.5"),
+        ({"strength": float("nan")}, "strength must be between 0 and 2; got nan"),
+        ({"keep_color": -1}, "keep-color must be between 0 and 1; got -1"),
+        ({"style_scale": 9}, "style-scale must be between 0.25 and 4; got 9"),
+        ({"method": "wtc"}, "unknown method 'wtc'; did you mean 'wct'?"),
+        ({"quality": "bets"}, "unknown quality 'bets'; did you mean 'best'?"),
+        ({"steps": -1}, "steps must be between 0 and 100000; got -1"),
+        ({"size": 0}, "size must be between 1 and 100000; got 0"),
+    ],
+)
+def test_wrong_settings(style: Style, wrong: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError) as e:
+        painter(photograph(8, 8), style, **wrong)  # type: ignore[arg-type]
+    assert str(e.value) == sentence
+
+
+def test_a_style_for_each_mask() -> None:
+    with pytest.raises(UsageError, match="one style, or one for each mask; got 2 styles and 0 masks"):
+        painter(photograph(8, 8), ["irises", "great-wave"])
+
+
+def test_misspelt_styles() -> None:
+    with pytest.raises(UsageError, match="unknown style 'great-wvae'; did you mean 'great-wave'"):
+        painter(photograph(8, 8), "great-wvae")
