@@ -42,6 +42,10 @@ SMALLEST = 32
 MULTIPLE = 16
 PREVIEWS = 12
 """How often ``preview`` is called in a whole run."""
+_FINER_RATE = 0.7
+"""Learning rate of each scale, relative to the next coarser one."""
+_FINAL_RATE = 0.05
+"""The last learning rate, relative to the first."""
 _ROOT_FLOOR = 1e-4
 """Relative squared distance (1 % of the target) below which a level counts as reached."""
 
@@ -71,13 +75,13 @@ def refine(
     encoder: nn.Module,
     *,
     steps: int = QUALITY["fine"],
-    content_weight: float = 1.0,
+    content_weight: float = 0.5,
     style_weight: float = 1.0,
-    tv_weight: float = 1.0,
+    tv_weight: float = 0.2,
     style_loss: str = "wasserstein",
     content_level: int = 3,
     scales: int = 5,
-    learning_rate: float = 0.02,
+    learning_rate: float = 0.03,
     seconds: float = math.inf,
     progress: Callable[[int, int, float], None] | None = None,
     preview: Callable[[Pixels], None] | None = None,
@@ -122,7 +126,8 @@ def refine(
     device = next(encoder.parameters()).device
     objective = _Objective(encoder, _tensor(content, device), style, style_loss, content_level, (content_weight, style_weight, tv_weight))
     pyramid = _Pyramid(_tensor(painted, device), scales)
-    optimizer = torch.optim.Adam(pyramid.levels, lr=learning_rate, betas=(0.9, 0.99))
+    rates = [learning_rate * _FINER_RATE**k for k in reversed(range(len(pyramid.levels)))]
+    optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(pyramid.levels, rates, strict=True)], betas=(0.9, 0.99))
 
     start, taken, best, best_loss, interrupted = clock(), 0, painted, math.inf, False
     try:
@@ -132,7 +137,7 @@ def refine(
                 x = pyramid.pixels()
                 terms = objective(x)
                 loss = objective.total(terms)
-            value = float(loss)
+            value = loss.item()
             if not math.isfinite(value):
                 if math.isinf(best_loss):
                     raise NotFiniteError(_diagnosis(terms))
@@ -146,8 +151,9 @@ def refine(
                 preview(best)
             if done >= 1.0:
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+            falling = _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * falling
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

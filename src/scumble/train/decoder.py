@@ -78,7 +78,7 @@ def train_decoder(
     def validate(model: nn.Module, step: int) -> Mapping[str, float]:
         """Peak signal-to-noise ratio in dB of held-out crops, from each level."""
         assert isinstance(model, Decoder)
-        x = held.batch(16, 192, torch.Generator().manual_seed(7))
+        x = held.batch(16, size, torch.Generator().manual_seed(7))
         taps = eye(x)
         return {
             f"psnr{k}": float(-10 * (model(taps[k - 1], k).clamp(0, 1) - x).square().mean((1, 2, 3)).log10().mean()) for k in range(1, 6)

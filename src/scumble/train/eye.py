@@ -125,7 +125,7 @@ def train_eye(
         rng = torch.Generator().manual_seed(7)
         predicted, target = [], []
         for _ in range(6):
-            x = held.batch(8, 192, rng)
+            x = held.batch(8, size, rng)
             predicted.append(model(x))
             target.append(targets(x))
         return dict(
