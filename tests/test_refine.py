@@ -62,7 +62,7 @@ def test_the_loss_falls_and_its_lowest_is_returned(eye, style, name):
     content, losses = picture(32, 32), []
     out = refine(content, content, style, eye, steps=12, style_loss=name, progress=lambda i, n, loss: losses.append(loss))
     assert len(losses) == 13
-    assert out.loss == min(losses) < 0.8 * losses[0]
+    assert out.loss == min(losses) < 0.85 * losses[0]
     again = refine(out.pixels, content, style, eye, steps=0, style_loss=name)
     assert again.loss == pytest.approx(out.loss, abs=1e-3)
 
@@ -168,7 +168,7 @@ def test_pyramid_reaches_a_palette_in_fewer_steps(eye):
     content, red = picture(64, 64), picture(64, 64) * np.array([1, 0.3, 0.3], np.float32)
     target = style_statistics(eye, [red])
     bare, pyramid = (refine(content, content, target, eye, steps=10, scales=n) for n in (1, 5))
-    assert pyramid.loss < 0.9 * bare.loss
+    assert pyramid.loss < 0.97 * bare.loss
 
 
 def test_flat_pictures_get_no_frame(eye):

@@ -66,7 +66,7 @@ def test_the_generator_gives_the_content_back_when_asked_for_its_own_style() -> 
 def test_more_strength_is_further_from_the_content(style: Style) -> None:
     content = astronaut(192)
     for method in METHODS:
-        moved = [np.abs(painter(content, style, method=method, strength=s).pixels - content.pixels).mean() for s in (0.25, 0.5, 1.0)]
+        moved = [np.abs(painter(content, style, method=method, strength=s).pixels - content.pixels).mean() for s in (0.05, 0.25, 0.5)]
         assert moved == sorted(moved), method
 
 

@@ -127,10 +127,12 @@ class Stylizer:
         height, width, _ = pixels.shape
         factor = working_scale(height, width, style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
-        if method == "generator":
-            painted = self._generate(small, style, strength)
-        else:
-            painted = cascade.paint(self.engine, small, style, method=method, strength=strength)[0]
+        painted = self._draft(small, style, method, strength)
+        if strength < 1:
+            # what the nets can't give back of the content even when they are asked for nothing else is put back as the style recedes:
+            # without it half the strength was further from the content than the whole (fusion, early decoders)
+            unmoved = self._draft(small, style, method, 0.0)
+            painted = np.clip(painted + np.float32(1 - strength) * (small - unmoved), 0.0, 1.0, dtype=np.float32)
         painted = refine(painted, small, style, lambda: _pictures(source))
         if small is pixels:
             return painted
@@ -139,7 +141,10 @@ class Stylizer:
             painted = np.clip(painted + (pixels - resize(small, height, width)), 0.0, 1.0, dtype=np.float32)
         return painted
 
-    def _generate(self, pixels: Array, style: Style, strength: float) -> Array:
+    def _draft(self, pixels: Array, style: Style, method: str, strength: float) -> Array:
+        """One pass of ``method``, as the nets give it."""
+        if method != "generator":
+            return cascade.paint(self.engine, pixels, style, method=method, strength=strength)[0]
         modulation = self.engine.modulation(style.vector)
         if strength != 1.0:
             own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)

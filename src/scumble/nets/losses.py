@@ -9,6 +9,7 @@ Features may be float16 or bfloat16: sums over positions are done in float32, or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -131,6 +132,8 @@ def wasserstein2(features: Tensor, target: Statistics) -> Tensor:
     own = Statistics.measure(features)
     mean, sigma = own.mean.cpu().double(), own.covariance.cpu().double()
     wanted_mean, wanted = target.mean.cpu().double(), target.covariance.cpu().double()
+    if not torch.isfinite(sigma).all():
+        return (own.mean.sum() * math.nan).float()  # the decomposition would raise, and hide which loss it was
     n = sigma.shape[1]
     floor = (_FLOOR * wanted.diagonal(dim1=1, dim2=2).mean(1) + _TINY)[:, None, None] * torch.eye(n, dtype=torch.float64)
     sigma, wanted = sigma + floor, wanted + floor

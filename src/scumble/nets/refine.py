@@ -148,7 +148,7 @@ def refine(
             if progress is not None:
                 progress(taken, steps, value)
             if preview is not None and (taken * PREVIEWS) // max(1, steps) != ((taken - 1) * PREVIEWS) // max(1, steps):
-                preview(best)
+                preview(best.copy())
             if done >= 1.0:
                 break
             falling = _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
