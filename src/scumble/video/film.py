@@ -1,0 +1,308 @@
+"""The one flow: a clip comes in, its frames are looked at, painted and steadied, a clip goes out; all of it at once, in threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time as clock
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from scumble import __version__, weights
+from scumble.errors import UsageError, in_range
+from scumble.picture import DEFAULT_MAX_PIXELS
+from scumble.stylizer import StyleLike, Stylizer, resize
+from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter
+from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float
+from scumble.video.reading import Numbered, VideoFile, is_numbered
+from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
+from scumble.video.steady import Flow, Movement, Steadier
+from scumble.video.target import Target
+from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
+
+DEPTH = 3
+"""Frames that wait between two stages: enough to even out their times, few enough for 4K."""
+
+SEGMENT = 240
+"""Frames in a segment: what ``kill -9`` can cost at most, some ten seconds of film."""
+
+WHITE = 255
+"""What stands behind transparent pixels where transparency can't be kept."""
+
+Progress = Callable[[int, int | None], None]
+"""Called with (frames done, frames in all as far as that is known)."""
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """What became of a clip."""
+
+    frames: int
+    """In the result, those of an earlier run among them."""
+    seconds: float
+    """How long it took."""
+    size: tuple[int, int]
+    """Width, height."""
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A frame, and what it is to the one before."""
+
+    frame: Frame
+    change: Change
+    movement: Movement | None
+    snapshot: Snapshot | None
+    """What is remembered of it and all before; at the end of a segment only."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Painted:
+    frame: Frame
+    snapshot: Snapshot | None
+
+
+def film(
+    source: str | os.PathLike[str] | Reader,
+    style: StyleLike | Sequence[tuple[float | None, StyleLike]],
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    stylizer: Stylizer | None = None,
+    strength: float = 1.0,
+    method: str = "generator",
+    style_scale: float | None = None,
+    keep_color: float = 0.0,
+    steady: float = 0.0,
+    hold: bool = True,
+    size: int | None = None,
+    codec: str | None = None,
+    crf: int | None = None,
+    rate: Fraction = DEFAULT_RATE,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    overwrite: bool = False,
+    resume: bool = False,
+    segment: int = SEGMENT,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Filmed:
+    """Paint a clip: its frame times, size, orientation, colour description and sound stay.
+
+    Args:
+        source: a film, an animation (GIF, WebP, APNG), numbered pictures (``%05d.png``), or a reader such as
+            :class:`~scumble.video.reading.Raw` and :class:`~scumble.video.reading.Camera`.
+        style: one, or several as (seconds, style), between which it morphs.
+        target: a film, an animation, numbered pictures, or a stream that takes raw RGB.
+        stylizer: the nets; None loads them.
+        strength, method, style_scale, keep_color, size: as in :meth:`scumble.stylizer.Stylizer.__call__`.
+        steady: how much of each frame is taken from the one before, along the movement in the film: 0 (nothing) to 1.
+        hold: whether statistics are held over a shot; False paints frame by frame, for comparison.
+        codec: ``h264``, ``h265``, ``vp9`` or ``av1``; None is h264, or vp9 for ``.webm``.
+        crf: the codec's quality, lower is better; None is its usual one.
+        rate: frames a second of numbered pictures.
+        max_pixels: larger frames are refused.
+        resume: go on with what an earlier run has finished, if there is such.
+        segment: frames in a segment; a run that was killed has lost one at most.
+        progress: called after each frame.
+        stop: asked after each frame; True ends the work with a whole file of what is done.
+
+    Raises:
+        UsageError: a setting is out of range or unknown, or what is to be resumed was begun otherwise.
+        InputError: the clip can't be read, or the result can't be written; nothing is left under its name.
+        MissingExtraError: PyAV or OpenCV is needed and not there.
+    """
+    in_range("steady", steady, 0.0, 1.0)
+    in_range("segment", segment, 1, 1_000_000)
+    if size is not None:
+        in_range("size", size, 1, 100_000)
+    began = clock.monotonic()
+    name = target if isinstance(target, (str, os.PathLike)) else None
+    encoding = None if name is None else _check_target(os.fspath(name), codec, crf)
+    if not isinstance(source, (str, os.PathLike)) and resume:
+        raise UsageError("what came through a pipe or from a camera can't be had again, so there is nothing to resume")
+    reader = open_clip(source, rate=rate, max_pixels=max_pixels) if isinstance(source, (str, os.PathLike)) else source
+    if (
+        name is not None
+        and isinstance(source, (str, os.PathLike))
+        and Path(name).exists()
+        and Path(name).resolve() == Path(source).resolve()
+    ):
+        raise UsageError(f"{name} can't be painted over itself; choose another name")
+    painter = stylizer or Stylizer()
+    given = [*style] if isinstance(style, Sequence) and not isinstance(style, str) else [(None, style)]
+    timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in given])  # pyright: ignore[reportArgumentType]
+    settings: dict[str, Any] = {"strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "hold": hold}
+    identity = _identity(reader.clip, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
+    writer = _open_writer(target, reader, encoding, overwrite=overwrite, identity=identity, resume=resume)
+    try:
+        shots = ShotPainter(painter, timeline, **settings)
+        return _run(reader, shots, Steadier(steady), writer, size=size, segment=segment, began=began, progress=progress, stop=stop)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def open_clip(source: str | os.PathLike[str], *, rate: Fraction = DEFAULT_RATE, max_pixels: int = DEFAULT_MAX_PIXELS) -> Reader:
+    """A film, an animation or numbered pictures, by the name; ``rate`` is for the latter. InputError where it can't be read."""
+    name = os.fspath(source)
+    if is_numbered(name) and not Path(name).exists():
+        return Numbered(name, rate=rate, max_pixels=max_pixels)
+    if Path(name).suffix.lower() in ANIMATIONS:
+        return Animation(name, max_pixels=max_pixels)
+    return VideoFile(name, max_pixels=max_pixels)
+
+
+def _check_target(name: str, codec: str | None, crf: int | None) -> Encoding | None:
+    """What can't be meant is said before anything is read."""
+    suffix = Path(name).suffix.lower()
+    if suffix in FORMATS:
+        return Encoding.choose(suffix, codec, crf)
+    if codec is not None or crf is not None:
+        raise UsageError(f"codec and crf are for films ({', '.join(FORMATS)}); got {name!r}")
+    if not is_numbered(name) and suffix not in ANIMATIONS:
+        allowed = ", ".join([*FORMATS, *ANIMATIONS])
+        raise UsageError(f"cannot save as {name!r}; the suffix must be one of {allowed}, or the name one with a number, as in %05d.png")
+    return None
+
+
+def _open_writer(
+    target: Any, reader: Reader, encoding: Encoding | None, *, overwrite: bool, identity: dict[str, Any], resume: bool
+) -> Writer:
+    if not isinstance(target, (str, os.PathLike)):
+        if resume:
+            raise UsageError("what went into a pipe can't be gone on with; leave out --resume")
+        return RawWriter(target)
+    name = os.fspath(target)
+    if encoding is not None:
+        return FilmWriter(Path(name), reader.clip, encoding, overwrite=overwrite, identity=identity, resume=resume)
+    if is_numbered(name):
+        first = reader.first if isinstance(reader, Numbered) else 1
+        return NumberedWriter(name, first=first, overwrite=overwrite, identity=identity, resume=resume)
+    if resume:
+        raise UsageError("an animation is written in one go, so there is nothing to resume; resume is for films and numbered pictures")
+    return AnimationWriter(Target(Path(name), overwrite), reader.clip)
+
+
+def _run(
+    reader: Reader,
+    shots: ShotPainter,
+    steadier: Steadier,
+    writer: Writer,
+    *,
+    size: int | None,
+    segment: int,
+    began: float,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> Filmed:
+    """Reading, looking and painting have a thread each; encoding is done here."""
+    count, painted_size, interrupted = writer.done, (0, 0), False
+    keeps_alpha = isinstance(writer, (AnimationWriter, NumberedWriter))
+    seen = ahead(_look(ahead(reader, DEPTH), writer, size=size, segment=segment, keeps_alpha=keeps_alpha, flows=steadier.amount > 0), DEPTH)
+    painted = ahead(_paint(seen, shots, steadier, writer), DEPTH)
+    try:
+        for item in painted:
+            writer.write(item.frame, item.snapshot)
+            count += 1
+            painted_size = (item.frame.pixels.shape[1], item.frame.pixels.shape[0])
+            if progress is not None:
+                progress(count, reader.clip.frames)
+            if stop is not None and stop():
+                interrupted = True
+                break
+    finally:
+        painted.close()
+    writer.finish(interrupted=interrupted)
+    return Filmed(count, clock.monotonic() - began, painted_size, interrupted)
+
+
+def _look(
+    frames: Iterable[Frame], writer: Writer, *, size: int | None, segment: int, keeps_alpha: bool, flows: bool
+) -> Generator[_Seen, None, None]:
+    """Sizes, cuts and movement. Frames of an earlier run are read once more and passed over: reading is quick, and exact."""
+    cuts, flow = Cuts(), Flow() if flows else None
+    if writer.snapshot is not None:
+        cuts.restore(_under("cuts", writer.snapshot))
+        if flow is not None:
+            flow.restore(_under("flow", writer.snapshot))
+    for number, given in enumerate(frames, 1):
+        if number <= writer.done:
+            continue
+        frame = _resized(given, size)
+        if frame.alpha is not None and not keeps_alpha:
+            frame = _on_white(frame)
+        pixels = as_bytes(frame.pixels)
+        change = cuts(pixels)
+        movement = None if flow is None else flow(pixels, cut=change == "cut")
+        snapshot = None
+        if number % segment == 0:
+            snapshot = _named("cuts", cuts.snapshot()) | ({} if flow is None else _named("flow", flow.snapshot()))
+        yield _Seen(frame, change, movement, snapshot)
+
+
+def _paint(seen: Iterable[_Seen], shots: ShotPainter, steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
+    if writer.snapshot is not None:
+        shots.restore(_under("shots", writer.snapshot))
+        steadier.restore(_under("steadier", writer.snapshot))
+    for item in seen:
+        frame = item.frame
+        pixels = shots(as_float(frame.pixels), float(frame.time), item.change)
+        if steadier.amount > 0:
+            pixels = steadier(pixels, item.movement)
+        snapshot = None
+        if item.snapshot is not None:
+            snapshot = item.snapshot | _named("shots", shots.snapshot()) | _named("steadier", steadier.snapshot())
+        yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), snapshot)
+
+
+def _named(part: str, snapshot: Snapshot) -> Snapshot:
+    return {f"{part}:{key}": value for key, value in snapshot.items()}
+
+
+def _under(part: str, snapshot: Snapshot) -> Snapshot:
+    return {key.partition(":")[2]: value for key, value in snapshot.items() if key.startswith(f"{part}:")}
+
+
+def _resized(frame: Frame, size: int | None) -> Frame:
+    height, width, _ = frame.pixels.shape
+    if size is None or size == max(height, width):
+        return frame
+    factor = size / max(height, width)
+    h, w = max(1, round(height * factor)), max(1, round(width * factor))
+    if frame.picture is not None:
+        picture = frame.picture.resized(w, h)
+        return replace(frame, pixels=picture.pixels, picture=picture)
+    pixels = resize(as_float(frame.pixels), h, w)
+    alpha = None if frame.alpha is None else as_bytes(resize(np.repeat(as_float(frame.alpha)[:, :, None], 3, -1), h, w)[:, :, 0])
+    return replace(frame, pixels=as_bytes(pixels), alpha=alpha)
+
+
+def _on_white(frame: Frame) -> Frame:
+    assert frame.alpha is not None
+    share = as_float(frame.alpha)[:, :, None]
+    return replace(frame, pixels=as_bytes(as_float(frame.pixels) * share + (np.float32(1) - share) * np.float32(WHITE / 255)), alpha=None)
+
+
+def _identity(clip: Clip, source: Any, timeline: Timeline, settings: dict[str, Any]) -> dict[str, Any]:
+    """All that decides what comes out, to tell whether an earlier run was about the same."""
+    found: dict[str, Any] = {"Scumble": __version__, **settings, "clip": [clip.width, clip.height, str(clip.time_base), clip.frames]}
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        found["source"] = [os.fspath(path.absolute()), *([path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [])]
+    found["style"] = [[seconds, hashlib.sha256(style.vector.tobytes()).hexdigest()] for seconds, style in timeline.keys]
+    nets = ["generator.onnx", "modulator.onnx"] if settings["method"] == "generator" else [f"decoder{k}.onnx" for k in range(1, 6)]
+    found["weights"] = [weights.manifest()[name].sha256 for name in ("eye.onnx", *nets) if name in weights.manifest()]
+    return found
+
+
+def standard_output() -> BinaryIO:
+    """Where raw frames go for ``-``; UsageError if that is a terminal."""
+    if sys.stdout.isatty():
+        raise UsageError("raw frames would fill the terminal; pipe them into another program, or give -o FILE")
+    return sys.stdout.buffer

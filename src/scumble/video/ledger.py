@@ -1,0 +1,115 @@
+"""What is finished of a long job, on the disk: after ``kill -9`` it is still known, and the rest can be done.
+
+A hidden folder beside the target holds finished segments, the painter's memory after the last of them, and ``state.json``, which
+is replaced as a whole when all else is safe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scumble.errors import InputError, UsageError
+from scumble.video.shots import Snapshot
+
+FORMAT = 1
+
+
+class Ledger:
+    """The segments finished so far of one target.
+
+    Args:
+        target: the file, or the pattern of files, that is being made.
+        identity: all that decides what comes out, as JSON values: a job can be gone on with only if it is the same.
+        resume: take up what is there; else it is thrown away.
+
+    UsageError if what is there was begun otherwise, InputError if it is damaged.
+    """
+
+    def __init__(self, target: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+        self.folder = target.parent / f".{target.name.replace('%', '_')}.parts"
+        self.target = target
+        self.identity = json.loads(json.dumps(identity))
+        self.segments: list[dict[str, Any]] = []
+        self.snapshot: Snapshot | None = None
+        self.cut: list[int] | None = None
+        """Size and time of the target that Ctrl-C left: it may be replaced by a longer one."""
+        if resume and (self.folder / "state.json").is_file():
+            self._take_up()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def done(self) -> int:
+        """Frames that are finished."""
+        return sum(segment["frames"] for segment in self.segments)
+
+    @property
+    def made_target(self) -> bool:
+        """Whether the file under the target's name is the one that an interruption left there."""
+        return self.cut is not None and self.target.exists() and self.cut == _stamp(self.target)
+
+    def path(self, name: str) -> Path:
+        """A place in the folder, which is made if need be."""
+        self.folder.mkdir(exist_ok=True)
+        return self.folder / name
+
+    def record(self, segment: Mapping[str, Any], snapshot: Snapshot) -> None:
+        """A segment is finished and safe, and this is what the painter remembers after it."""
+        number = len(self.segments)
+        with self.path(f"after-{number}.npz").open("wb") as file:
+            np.savez(file, **snapshot)  # pyright: ignore[reportArgumentType]
+            file.flush()
+            os.fsync(file.fileno())
+        self.segments.append(dict(segment))
+        self._write()
+        with suppress(OSError):
+            (self.folder / f"after-{number - 1}.npz").unlink(missing_ok=True)
+
+    def close(self, *, keep: bool) -> None:
+        """The folder goes, but for finished segments that are to be kept; a target made of these is remembered."""
+        if not keep or not self.segments:
+            return shutil.rmtree(self.folder, ignore_errors=True)
+        if self.target.exists():
+            self.cut = _stamp(self.target)
+        with suppress(OSError):  # on a full disk the older state does
+            self._write()
+
+    def _write(self) -> None:
+        state = {"format": FORMAT, "identity": self.identity, "segments": self.segments, "cut": self.cut}
+        part = self.path("state.json.part")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.folder / "state.json")
+
+    def _take_up(self) -> None:
+        try:
+            state = json.loads((self.folder / "state.json").read_text("utf-8"))
+            then = state["identity"]
+            other = [key for key in self.identity if then.get(key) != self.identity[key]] if state["format"] == FORMAT else ["version"]
+            if other:
+                raise UsageError(f"{self.target} was begun with another {', '.join(other)}; give the same, or begin again without --resume")
+            self.segments, self.cut = state["segments"], state["cut"]
+            with np.load(self.folder / f"after-{len(self.segments) - 1}.npz") as arrays:
+                self.snapshot = {key: arrays[key] for key in arrays.files}
+            missing = [s["file"] for s in self.segments if "file" in s and not (self.folder / s["file"]).is_file()]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise InputError(f"what is finished of {self.target} can't be read any more; begin again without --resume") from error
+        if missing:
+            raise InputError(f"of what was finished of {self.target}, {missing[0]} is missing; begin again without --resume")
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]

@@ -1,0 +1,270 @@
+"""Painting without flicker: what is measured of a shot is measured at its start and held until the next cut.
+
+A generator that normalises each frame by its own statistics paints the same wall differently whenever something walks past it.
+Here the statistics are a running mean over the first frames of a shot and then stay; so do the style's modulation and, in the
+classic path, the affine maps. What is left of flicker is the net's answer to the movement itself: see :mod:`scumble.video.steady`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from scumble import cascade
+from scumble.color import keep_color as keep_content_color
+from scumble.errors import UsageError, in_range, unknown
+from scumble.fusion import AffineMap
+from scumble.style import Style
+from scumble.stylizer import METHODS, Stylizer, resize, working_scale
+from scumble.video.frames import Bytes, Floats
+
+Snapshot = dict[str, NDArray[Any]]
+Change = Literal["cut", "drift", "none"]
+
+SETTLE = 8
+"""Frames at the start of a shot over which statistics are averaged: one alone may be blurred, or half of a dissolve."""
+
+GLIDE = 24
+"""Frames over which statistics move on where they have to within a shot: a second, in which nobody sees them move."""
+
+
+class Cuts:
+    """Finds where shots begin, from thumbnails: colour histograms and the layout of lightness.
+
+    A cut changes both at once and much more than the frames before did. Slow changes (a pan into the dark, a dissolve) that add
+    up to another picture are ``drift``: the statistics of the shot's start no longer fit.
+    """
+
+    HISTOGRAM, LAYOUT, SUDDEN = 0.4, 0.6, 3.0
+    """Distance of histograms that is a cut by itself; loss of correlation that is one if an eighth of that comes with it; times the
+    usual change. A pan by a tenth of the picture's width loses 0.2 of correlation a frame."""
+    DRIFT = 0.1
+    """Distance of histograms from the shot's start: people who walk about a room stay below it, a pan across a room does not."""
+
+    def __init__(self) -> None:
+        self._last: Floats | None = None
+        self._reference: Floats | None = None
+        self._usual = 0.0
+
+    def __call__(self, pixels: Bytes) -> Change:
+        """What the next frame, (H, W, 3) uint8, is to those before; the first is a cut."""
+        look = _look(pixels)
+        if self._last is None:
+            self._last = self._reference = look
+            return "cut"
+        colors, layout = _colors_differ(look, self._last), _layouts_differ(look, self._last)
+        change = colors + layout
+        other = colors > self.HISTOGRAM or (colors > self.HISTOGRAM / 8 and layout > self.LAYOUT)
+        cut = other and change > self.SUDDEN * self._usual
+        self._last = look
+        if cut:
+            self._reference, self._usual = look, 0.0
+            return "cut"
+        self._usual = max(change, 0.8 * self._usual)
+        assert self._reference is not None
+        if _colors_differ(look, self._reference) > self.DRIFT:
+            self._reference = look
+            return "drift"
+        return "none"
+
+    def snapshot(self) -> Snapshot:
+        """All that is remembered, as arrays."""
+        if self._last is None or self._reference is None:
+            return {}
+        return {"last": self._last, "reference": self._reference, "usual": np.array(self._usual)}
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Go on as if nothing had happened."""
+        if snapshot:
+            self._last, self._reference, self._usual = snapshot["last"], snapshot["reference"], float(snapshot["usual"])
+
+
+def _look(pixels: Bytes) -> Floats:
+    return np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BOX), np.float32)
+
+
+def _colors_differ(a: Floats, b: Floats) -> float:
+    """Total variation between histograms of 8 bins a channel, [0, 1]; a bin's neighbours share it, so that a shade more is no change."""
+    centers = np.arange(16, 256, 32, dtype=np.float32)
+
+    def histogram(look: Floats) -> Floats:
+        near = np.maximum(0.0, 1.0 - np.abs(look.reshape(-1, 3, 1) - centers) / 32)
+        return near.mean(0) / near.mean(0).sum(-1, keepdims=True)
+
+    return float(np.abs(histogram(a) - histogram(b)).sum(-1).mean() / 2)
+
+
+def _layouts_differ(a: Floats, b: Floats) -> float:
+    """1 - correlation of lightness, [0, 2]; 0 where both are flat."""
+    x, y = a.mean(-1) - a.mean(), b.mean(-1) - b.mean()
+    size = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return 0.0 if size < 48 * 48 else 1.0 - float((x * y).sum()) / size
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Styles and the seconds at which each is reached; between two of them the style morphs."""
+
+    keys: tuple[tuple[float, Style], ...]
+
+    @staticmethod
+    def of(styles: Sequence[tuple[float | None, Style]]) -> Timeline:
+        """In the order of time. UsageError for none, for two at a time, for several of which one has no time."""
+        if not styles:
+            raise UsageError("give a style")
+        if len(styles) == 1:
+            return Timeline(((styles[0][0] or 0.0, styles[0][1]),))
+        times = [t for t, _ in styles if t is not None]
+        if len(times) < len(styles):
+            raise UsageError("several styles need a time each, as in --style great-wave@0s --style starry-night@4s")
+        if len(set(times)) < len(times):
+            raise UsageError("two styles can't be reached at the same time")
+        return Timeline(tuple(sorted(((t, s) for t, s in styles if t is not None), key=lambda key: key[0])))
+
+    def at(self, seconds: float) -> tuple[int, int, float]:
+        """The styles before and after, and how much of the latter there is, [0, 1)."""
+        k = bisect_right([t for t, _ in self.keys], seconds) - 1
+        if k < 0:
+            return 0, 0, 0.0
+        if k == len(self.keys) - 1:
+            return k, k, 0.0
+        (a, _), (b, _) = self.keys[k], self.keys[k + 1]
+        return k, k + 1, (seconds - a) / (b - a)
+
+
+class ShotPainter:
+    """Paints frame after frame, statistics held over a shot.
+
+    Args:
+        stylizer: whose nets are used.
+        timeline: the styles.
+        strength, method, style_scale, keep_color: as in :meth:`scumble.stylizer.Stylizer.__call__`.
+        hold: False measures every frame anew, as painting them one by one does: there to compare with.
+    """
+
+    def __init__(
+        self,
+        stylizer: Stylizer,
+        timeline: Timeline,
+        *,
+        strength: float = 1.0,
+        method: str = "generator",
+        style_scale: float | None = None,
+        keep_color: float = 0.0,
+        hold: bool = True,
+    ) -> None:
+        in_range("strength", strength, 0.0, 2.0)
+        in_range("keep-color", keep_color, 0.0, 1.0)
+        if style_scale is not None:
+            in_range("style-scale", style_scale, 0.25, 4.0)
+        if method not in METHODS:
+            raise UsageError(unknown("method", method, METHODS))
+        self.engine, self.timeline, self.hold = stylizer.engine, timeline, hold
+        self.strength, self.method, self.style_scale, self.keep_color = strength, method, style_scale, keep_color
+        self._modulations = [self.engine.modulation(s.vector) for _, s in timeline.keys] if method == "generator" else []
+        self._shot: Snapshot = {}
+        """What is held: of style number k ``k/statistics`` and ``k/own``, or ``k/level/matrix`` and ``k/level/offset``; where a
+        drift leads to, the same under ``next/``."""
+        self._seen = 0
+        self._gliding = 0
+
+    def __call__(self, pixels: Floats, seconds: float, change: Change) -> Floats:
+        """Paint (H, W, 3) in [0, 1], shown at ``seconds``, which ``change`` says how to see: same size, same range."""
+        if self.strength == 0:
+            return pixels
+        if change == "cut" or not self.hold:
+            self._shot, self._seen, self._gliding = {}, 0, 0
+        self._seen += 1
+        height, width, _ = pixels.shape
+        factor = working_scale(height, width, self.style_scale)
+        small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
+        painted = self._paint(small, seconds, drift=change == "drift")
+        if small is not pixels:
+            painted = resize(painted, height, width)
+            if factor < 1.0:  # as the stylizer does: the content's own finest detail, which the smaller picture could not hold
+                painted = np.clip(painted + (pixels - resize(small, height, width)), 0.0, 1.0)
+        return keep_content_color(painted, pixels, self.keep_color)
+
+    def _paint(self, pixels: Floats, seconds: float, *, drift: bool) -> Floats:
+        a, b, share = self.timeline.at(seconds)
+        styles = (a, b) if share else (a,)
+        settling = self._seen <= SETTLE
+        if drift and not settling:
+            self._gliding = GLIDE
+        if self.method == "generator" and self.strength == 1.0 and settling and len(styles) == 1:
+            return self._generate_settling(pixels, a)
+        for k in styles:
+            known = any(key.startswith(f"{k}/") for key in self._shot)
+            if not known:
+                self._hold(f"{k}/", self._measured(pixels, k))
+            elif settling:
+                self._hold(f"{k}/", _between(self._measured(pixels, k), self._of(f"{k}/"), 1.0 - 1.0 / self._seen))
+            elif drift:
+                self._hold(f"next/{k}/", self._measured(pixels, k))
+        self._glide()
+        held = self._of(f"{a}/") if not share else _between(self._of(f"{a}/"), self._of(f"{b}/"), share)
+        if self.method != "generator":
+            frozen = cascade.FrozenMaps(tuple(AffineMap(held[f"{n}/matrix"], held[f"{n}/offset"]) for n in range(5)))
+            style = self.timeline.keys[a][1]
+            return cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength, frozen=frozen)[0]
+        modulation = self._modulations[a] + np.float32(share) * (self._modulations[b] - self._modulations[a])
+        if self.strength != 1.0:
+            modulation = held["own"] + np.float32(self.strength) * (modulation - held["own"])
+        return self.engine.paint(pixels, modulation.astype(np.float32), held["statistics"].astype(np.float32))[0]
+
+    def _generate_settling(self, pixels: Floats, k: int) -> Floats:
+        """The common case at the start of a shot: painting measures at the same time, and the mean up to here costs nothing.
+
+        For drifts this would not do: each normalisation would be measured behind others that do not fit yet, and overshoot.
+        """
+        painted, used = self.engine.paint(pixels, self._modulations[k], self._shot.get(f"{k}/statistics"), 1.0 - 1.0 / self._seen)
+        self._shot[f"{k}/statistics"] = used
+        return painted
+
+    def _measured(self, pixels: Floats, k: int) -> Snapshot:
+        """What a frame by itself would be painted with, in style number ``k``."""
+        if self.method != "generator":
+            style = self.timeline.keys[k][1]
+            maps = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength)[1].maps
+            return {f"{n}/{part}": getattr(m, part) for n, m in enumerate(maps) for part in ("matrix", "offset")}
+        if self.strength == 1.0:
+            return {"statistics": self.engine.paint(pixels, self._modulations[k])[1]}
+        own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)
+        modulation = own + np.float32(self.strength) * (self._modulations[k] - own)
+        return {"own": own, "statistics": self.engine.paint(pixels, modulation)[1]}
+
+    def _glide(self) -> None:
+        """One step of the straight line to what was measured when the drift was noticed."""
+        if not self._gliding:
+            return
+        for key in [key for key in self._shot if key.startswith("next/")]:
+            now = self._shot[key.removeprefix("next/")]
+            self._shot[key.removeprefix("next/")] = (now + (self._shot[key] - now) / self._gliding).astype(now.dtype)
+        self._gliding -= 1
+        if not self._gliding:
+            self._shot = {key: value for key, value in self._shot.items() if not key.startswith("next/")}
+
+    def _hold(self, prefix: str, values: Snapshot) -> None:
+        self._shot |= {f"{prefix}{key}": value for key, value in values.items()}
+
+    def _of(self, prefix: str) -> Snapshot:
+        return {key.removeprefix(prefix): value for key, value in self._shot.items() if key.startswith(prefix)}
+
+    def snapshot(self) -> Snapshot:
+        """All that is held, as arrays."""
+        return {**self._shot, "counts": np.array([self._seen, self._gliding])}
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Go on as if nothing had happened."""
+        self._shot = {k: v for k, v in snapshot.items() if k != "counts"}
+        self._seen, self._gliding = (int(n) for n in snapshot["counts"])
+
+
+def _between(a: Snapshot, b: Snapshot, share: float) -> Snapshot:
+    return {key: a[key] + share * (b[key] - a[key]) for key in a}

@@ -1,0 +1,119 @@
+"""Steadier still: each painted frame is blended with the one before, carried along by the movement in the film.
+
+Movement is dense optical flow (DIS: Kroeger et al. 2016) between two frames of the content, at a reduced size. Where it does not
+lead back to where it came from (Sundaram, Brox & Keutzer 2010, eq. 5), something has come into sight and is painted afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble.errors import in_range
+from scumble.video.frames import Bytes, Floats, load_cv2
+from scumble.video.shots import Snapshot
+
+FLOW_SIDE = 320
+"""Longer side of what the flow is found on, in pixels: DIS takes some 10 ms there."""
+
+MOST = 0.9
+"""Share of the frame before at ``steady=1``. Above it, what is blurred by carrying it along outlives a second."""
+
+TOLERANCE = 0.06
+"""How much lightness, of 1, may change along the movement before the blend is down to 60 %: shadows and lamps are no movement."""
+
+
+@dataclass(frozen=True, eq=False)
+class Movement:
+    """From a frame to the one before, at the size of the frame."""
+
+    flow: Floats
+    """(H, W, 2): the pixel at (x, y) was at (x + u, y + v)."""
+    trust: Floats
+    """(H, W) in [0, 1]: 0 where nothing was."""
+
+
+class Flow:
+    """Finds the movement between each frame and the one before."""
+
+    def __init__(self) -> None:
+        cv2 = load_cv2()
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._last: Bytes | None = None
+
+    def __call__(self, pixels: Bytes, *, cut: bool) -> Movement | None:
+        """``pixels`` (H, W, 3) uint8; None at a cut, and for the first frame."""
+        cv2 = load_cv2()
+        height, width, _ = pixels.shape
+        scale = min(1.0, FLOW_SIDE / max(height, width))
+        # DIS looks at patches of 8 pixels over a pyramid, and refuses anything smaller than a few of them
+        size = (max(32, round(width * scale)), max(32, round(height * scale)))
+        grey = cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        last, self._last = self._last, grey
+        if cut or last is None or last.shape != grey.shape:
+            return None
+        back = self._dis.calc(grey, last, None)
+        forth = self._dis.calc(last, grey, None)
+        there = carry(forth, back)
+        gap = ((back + there) ** 2).sum(-1)
+        consistent = gap < 0.01 * ((back**2).sum(-1) + (there**2).sum(-1)) + 0.5
+        change = (carry(last.astype(np.float32), back) - grey.astype(np.float32)) / 255
+        trust = np.where(consistent & _inside(back), np.exp(-0.5 * (change / TOLERANCE) ** 2), 0.0).astype(np.float32)
+        flow = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR)
+        scaled = (flow * np.array([width / size[0], height / size[1]])).astype(np.float32)
+        return Movement(scaled, cv2.resize(trust, (width, height), interpolation=cv2.INTER_LINEAR))
+
+    def snapshot(self) -> Snapshot:
+        """The last frame, as an array."""
+        return {} if self._last is None else {"last": self._last}
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Go on as if nothing had happened."""
+        self._last = snapshot.get("last")
+
+
+class Steadier:
+    """Blends painted frames along the movement; ``amount`` in [0, 1], 0 leaves them as they are."""
+
+    def __init__(self, amount: float) -> None:
+        self.amount = in_range("steady", amount, 0.0, 1.0)
+        self._last: Floats | None = None
+
+    def __call__(self, painted: Floats, movement: Movement | None) -> Floats:
+        """``painted`` (H, W, 3) in [0, 1] -> the same, steadier. No movement: a new beginning."""
+        if movement is not None and self._last is not None and self._last.shape == painted.shape:
+            carried = np.clip(carry(self._last, movement.flow), 0.0, 1.0)
+            share = np.float32(MOST * self.amount) * movement.trust[:, :, None]
+            painted = (painted + share * (carried - painted)).astype(np.float32, copy=False)
+        self._last = painted
+        return painted
+
+    def snapshot(self) -> Snapshot:
+        """The last frame, as an array."""
+        return {} if self._last is None else {"last": self._last}
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Go on as if nothing had happened."""
+        self._last = snapshot.get("last")
+
+
+def carry(image: NDArray[Any], flow: NDArray[Any]) -> Floats:
+    """``image`` (h, w[, n]) float32, taken at (x + u, y + v) for each pixel; beyond its edge, the edge.
+
+    Cubic: linear would blur at every step.
+    """
+    cv2 = load_cv2()
+    height, width, _ = flow.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(image, x + flow[:, :, 0], y + flow[:, :, 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _inside(flow: Floats) -> NDArray[np.bool_]:
+    height, width, _ = flow.shape
+    x = np.arange(width, dtype=np.float32) + flow[:, :, 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + flow[:, :, 1]
+    return (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
