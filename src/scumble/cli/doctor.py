@@ -12,7 +12,15 @@ import typer
 
 from scumble import __version__
 
-OPTIONAL = {"torch": "torch", "onnx": "torch", "pillow_heif": "heif", "tifffile": "deep", "imagecodecs": "deep", "av": "video", "cv2": "video"}
+OPTIONAL = {
+    "torch": "torch",
+    "onnx": "torch",
+    "pillow_heif": "heif",
+    "tifffile": "deep",
+    "imagecodecs": "deep",
+    "av": "video",
+    "cv2": "video",
+}
 """Modules that need not be here, and the extras that bring them."""
 
 
