@@ -725,8 +725,8 @@ class TestShots:
 
     @pytest.mark.parametrize("method", ["generator", "adain"])
     def test_the_first_frame_is_what_the_stylizer_paints(self, method, stylizer, styles):
-        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method, strength=0.7, keep_color=0.4)
-        expected = stylizer(Picture.from_array(picture(0)), styles[0], method=method, strength=0.7, keep_color=0.4)
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method, strength=1.3, keep_color=0.4)
+        expected = stylizer(Picture.from_array(picture(0)), styles[0], method=method, strength=1.3, keep_color=0.4)
         np.testing.assert_allclose(shots(self.content(), 0.0, "cut"), expected.pixels, atol=2e-4)
 
     @pytest.mark.parametrize("method", ["generator", "wct"])
