@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.float32]
 
-QUALITY = {"draft": 0, "fine": 80, "best": 240}
+QUALITY = {"draft": 0, "fine": 50, "best": 150}
 """Steps."""
 SMALLEST = 32
 """Encoders are shown at least this many pixels each way, and multiples of ``MULTIPLE``; the picture's edge is repeated to get there."""
@@ -258,7 +258,7 @@ def _padded(x: Tensor) -> Tensor:
 
 
 def _tensor(pixels: Pixels, device: torch.device) -> Tensor:
-    x = torch.from_numpy(np.ascontiguousarray(pixels, np.float32)).to(device)
+    x = torch.from_numpy(np.array(pixels, np.float32, order="C")).to(device)  # a copy: pictures are read-only
     # (H, W, 3) -> (1, 3, H, W), which leaves the numbers where they are: channels last
     return x.permute(2, 0, 1)[None]
 
