@@ -12,6 +12,7 @@ import warnings
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,6 +209,8 @@ def test_the_white_of_modes_without_one_is_the_smallest_customary_one():
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"])
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 def test_every_mode_from_a_tiff_turned_or_not(mode, compression):
+    if mode == "YCbCr" and compression is None and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow before 13 cannot read an uncompressed YCbCr TIFF")
     image, _ = image_of_mode(mode, smooth(12, 20))
     exif = Image.Exif()
     for exif[0x0112] in (1, 6):
