@@ -1,0 +1,356 @@
+"""The one door to painting, for the API and for the page: thread-safe, bounded, with everything kept that is worth keeping.
+
+>>> service = PaintService()  # doctest: +SKIP
+>>> key = service.keep(Path("photo.jpg").read_bytes())  # doctest: +SKIP
+>>> small = [picture for name, picture in service.previews(service.small(key))]  # doctest: +SKIP
+>>> preview = service.preview(key, [[(1.0, "great-wave")]], {"strength": 0.8})  # doctest: +SKIP
+>>> blend = [(0.7, "great-wave"), (0.3, Upload("mine.jpg", data))]  # doctest: +SKIP
+>>> painted = service.paint(service.content(key), [blend], {"quality": "fine"})  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble import library
+from scumble.errors import InputError, ScumbleError, UsageError, in_range, unknown
+from scumble.mask import Mask
+from scumble.picture import Picture
+from scumble.recipe import Request, write_recipe
+from scumble.serve.limits import BusyError, Cache, Slots, Upload
+from scumble.serve.preview import SIDE, Kept, Previewer, fitted
+from scumble.serve.settings import Settings
+from scumble.style import Blend, Style
+from scumble.stylizer import Stylizer
+
+__all__ = ["BusyError", "ForgottenError", "PaintService", "StoppedError", "StyleSource", "Terms", "Upload"]
+
+T = TypeVar("T")
+Array = NDArray[np.float32]
+
+StyleSource = str | bytes | Upload | Picture | Style
+"""A name of the library, the bytes of a picture, or what is one already."""
+Terms = Sequence[tuple[float, StyleSource]]
+"""A style: one term, or the terms of a blend with their weights."""
+
+OPTIONS = ("strength", "method", "style_scale", "keep_color", "quality", "steps", "size", "feather", "invert_mask")
+"""What a request may set, by the names that the library has for it. Not among them: ``encoder``, whose other nets would have to be
+fetched from the network, and ``device`` and ``threads``, which are the service's own."""
+
+_DOT = Picture.from_array(np.full((1, 1, 3), 0.5, np.float32))
+
+
+class StoppedError(ScumbleError):
+    """The painting was cancelled before it began, or the service is closing."""
+
+
+class ForgottenError(InputError):
+    """The picture had to make room for others; hand it in again with :meth:`PaintService.keep`."""
+
+
+def defaults() -> dict[str, Any]:
+    """The default of each of :data:`OPTIONS`, from the library's signatures."""
+    known = {n: p.default for f in (Mask.from_picture, Stylizer.__call__) for n, p in inspect.signature(f).parameters.items()}
+    names = {"invert_mask": "invert"}
+    return {option: known[names.get(option, option)] for option in OPTIONS}
+
+
+class PaintService:
+    """Paints for many at once. Every method may be called from any thread; :meth:`warm` loads the nets beforehand."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.painter = Stylizer(self.settings.device, self.settings.threads)
+        self.slots = Slots(self.settings.workers, self.settings.queue, "scumble-paint")
+        self.ready = threading.Event()
+        """Set when the nets are loaded and have painted once."""
+        self._previewer = Previewer(self.painter, self.settings.kept_bytes / 4)
+        self._styles: Cache[str, Style] = Cache(self.settings.kept_styles)
+        self._modulations: Cache[str, Array] = Cache(4 * self.settings.kept_styles)
+        self._kept: Cache[str, Kept] = Cache(self.settings.kept_bytes * 3 / 4, lambda kept: kept.cost)
+        self._encoding = threading.Semaphore(self.settings.workers)
+
+    def warm(self) -> None:
+        """Load the nets, measure their speed, and make ready the library's styles."""
+        self._previewer.calibrate()
+        for name in library.entries():
+            self._modulation(name)
+        self.ready.set()
+
+    # Styles ---------------------------------------------------------------------------------------------------------------
+
+    def style(self, source: StyleSource) -> Style:
+        """The Style of ``source``, encoded once: also when two ask for the same one at the same moment.
+
+        A text is a name of the library and never a path. UsageError for an unknown one, InputError for bytes that are no picture.
+        """
+        if isinstance(source, Style):
+            return source
+        if isinstance(source, str):
+            entry = library.entry(source)
+            stamp = "" if entry.path is None else f"@{entry.path.stat().st_mtime_ns}"
+            return self._styles.get(f"name:{entry.name}{stamp}", lambda: Style.named(entry.name))
+        if isinstance(source, Picture):
+            digest = sha256(repr(source.size).encode() + np.ascontiguousarray(source.pixels).data).hexdigest()
+            return self._styles.get(f"pixels:{digest}", lambda: self._encoded(source))
+        upload = source if isinstance(source, Upload) else Upload("", bytes(source))
+        return self._styles.get(
+            f"sha256:{upload.sha256}", lambda: self._encoded(Picture.open(upload.data, max_pixels=self.settings.max_pixels))
+        )
+
+    def blended(self, terms: Terms) -> Style:
+        """One Style of one or more terms. UsageError if there are none, or for weights that can't be meant."""
+        styles = tuple((weight, self.style(source)) for weight, source in terms)
+        if not styles:
+            raise UsageError("a style needs one term at least; got none")
+        return styles[0][1] if len(styles) == 1 else Blend(styles).blended()
+
+    @property
+    def styles_encoded(self) -> int:
+        """How many styles have been read or encoded so far; those that were still there are not counted."""
+        return self._styles.made
+
+    def _encoded(self, picture: Picture) -> Style:
+        with self._encoding:
+            return Style.from_image(picture, engine=self.painter.engine)
+
+    def _modulation(self, name: str) -> Array:
+        return self._modulations.get(name, lambda: self.painter.engine.modulation(self.style(name).vector))
+
+    # Painting -------------------------------------------------------------------------------------------------------------
+
+    def complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """``settings`` with the library's default for what they leave out. UsageError for a name that is not in :data:`OPTIONS`."""
+        for name in settings:
+            if name not in OPTIONS:
+                raise UsageError(unknown("setting", name, OPTIONS))
+        return defaults() | dict(settings)
+
+    def check(self, styles: Sequence[Terms], settings: Mapping[str, Any], masks: int = 0) -> None:
+        """Raise what painting would raise about styles and settings, without painting: UsageError, or InputError for a broken style.
+
+        The rules live in the Stylizer, so it is asked: with a picture of one pixel.
+        """
+        whole = self.complete(settings)
+        encoded: list[Style] = [self.blended(terms) for terms in styles]
+        if not encoded:
+            raise UsageError("give a style")
+        if whole["steps"] is not None:
+            in_range("steps", whole["steps"], 0, self.settings.max_steps)
+        if (whole["feather"] or whole["invert_mask"]) and not masks:
+            raise UsageError("feather and invert_mask need a mask")
+        dots = [_DOT] * masks
+        size = None if whole["size"] is None else min(whole["size"], 1)
+        # at strength 0 all settings are looked at and nothing is painted; what is left is the strength itself
+        self._request(whole | {"strength": 0.0, "size": size}).paint(self.painter, _DOT, encoded, dots)
+        self._request(defaults() | {"strength": whole["strength"]}).paint(self.painter, _DOT, encoded[:1], [])
+
+    def paint(
+        self,
+        content: Picture,
+        styles: Sequence[Terms],
+        settings: Mapping[str, Any] | None = None,
+        *,
+        masks: Sequence[Picture] = (),
+        progress: Callable[[int, int, float], None] | None = None,
+        preview: Callable[[Array], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Picture:
+        """Paint ``content`` when a worker is free, and wait for it.
+
+        Args:
+            styles: one, or as many as there are masks.
+            settings: see :data:`OPTIONS`; what is left out has the library's default.
+            masks: white is painted; brought to the size of the result.
+            progress: called after every step of a refinement with (steps done, steps in all, loss), in the worker's thread.
+            preview: called now and then with the refined pixels so far, (H, W, 3) in [0, 1], in the worker's thread.
+            cancel: once set, a refinement ends with the best so far.
+
+        Raises:
+            BusyError: too many wait already.
+            StoppedError: it was cancelled before it began.
+            UsageError, InputError, MissingExtraError: as the Stylizer.
+        """
+        call = self.submit(
+            lambda: self.painted(content, styles, settings or {}, masks=masks, progress=progress, preview=preview, cancel=cancel)
+        )
+        try:
+            return call.result()
+        except CancelledError as error:
+            raise StoppedError("the service is closing") from error
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Have ``call`` done by a worker; BusyError if too many wait. A call must not wait for another one."""
+        return self.slots.submit(call)
+
+    def painted(
+        self,
+        content: Picture,
+        styles: Sequence[Terms],
+        settings: Mapping[str, Any],
+        *,
+        masks: Sequence[Picture] = (),
+        progress: Callable[[int, int, float], None] | None = None,
+        preview: Callable[[Array], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Picture:
+        """As :meth:`paint`, in this thread and at once: for those who hold a worker already."""
+        if cancel is not None and cancel.is_set():
+            raise StoppedError("the painting was cancelled before it began")
+        whole = self.complete(settings)
+        self._affordable(content, whole)
+        encoded: list[Style | str] = [self.blended(terms) for terms in styles]
+
+        def step(done: int, total: int, loss: float) -> None:
+            if progress is not None:
+                progress(done, total, loss)
+            if cancel is not None and cancel.is_set() and done < total:
+                raise KeyboardInterrupt  # as Ctrl-C does: the refinement hands back its best
+
+        return self._request(whole).paint(self.painter, content, encoded, masks, progress=step, preview=preview)
+
+    def refines(self, settings: Mapping[str, Any]) -> bool:
+        """Whether painting with ``settings`` optimises pixels, which takes long and can be cancelled."""
+        return self._request(self.complete(settings)).refines
+
+    def recipe(
+        self,
+        content: Upload,
+        styles: Sequence[Sequence[tuple[float, str | Upload]]],
+        settings: Mapping[str, Any],
+        masks: Sequence[Upload] = (),
+        **more: Any,
+    ) -> dict[str, Any]:
+        """What the painted picture should remember; `scumble replay` reads it where the uploads lie beside the picture."""
+        named = tuple((weight, source) for terms in styles for weight, source in terms if isinstance(source, str))
+        request = Request((named,) if named else (), (), self._request(self.complete(settings)).settings)
+        recipe = write_recipe(request, content.name or "content", content.sha256, Path("painted"), **more)
+        recipe["content"] = _described(content, "content")
+        described = iter(recipe["styles"][0] if named else ())
+        recipe["styles"] = [
+            [next(described) if isinstance(source, str) else {"weight": weight, **_described(source, "style")} for weight, source in terms]
+            for terms in styles
+        ]
+        recipe["masks"] = [_described(mask, "mask") for mask in masks]
+        return recipe
+
+    def _request(self, whole: Mapping[str, Any]) -> Request:
+        service = {"encoder": "eye", "device": self.painter.engine.device, "threads": self.settings.threads}
+        return Request((), (), {**whole, **service, "max_pixels": self.settings.max_pixels})
+
+    def _affordable(self, content: Picture, whole: Mapping[str, Any]) -> None:
+        """UsageError for a result with more pixels than are allowed, and for more steps."""
+        if whole["steps"] is not None:
+            in_range("steps", whole["steps"], 0, self.settings.max_steps)
+        if whole["size"] is None:
+            return
+        in_range("size", whole["size"], 1, 100_000)
+        factor = whole["size"] / max(content.size)
+        pixels = round(content.height * factor) * round(content.width * factor)
+        if pixels > self.settings.max_pixels:
+            raise UsageError(
+                f"size {whole['size']} makes {pixels:,} pixels of this picture; {self.settings.max_pixels:,} are allowed, choose less"
+            )
+
+    # Pictures that the page works on ----------------------------------------------------------------------------------------
+
+    def keep(self, source: bytes | Upload | Picture | str | Path) -> str:
+        """Decode a picture (bytes, or the path of a file of our own) and keep it; returns its key. InputError if it can't be read."""
+        if isinstance(source, Picture):
+            source = source.encode("png")
+        if isinstance(source, (str, Path)):
+            path = Path(source)
+            try:
+                source = Upload(path.name, path.read_bytes())
+            except OSError as error:
+                raise InputError("the picture is not there any more; upload it again") from error
+        upload = source if isinstance(source, Upload) else Upload("", source)
+        self._kept.get(upload.sha256, lambda: self._decoded(upload))
+        return upload.sha256
+
+    def _decoded(self, upload: Upload) -> Kept:
+        picture = Picture.open(upload.data, max_pixels=self.settings.max_pixels)
+        return Kept(upload.sha256, upload, picture.size, fitted(picture, SIDE))
+
+    def kept(self, key: str) -> Kept:
+        """What :meth:`keep` was given, with its size and its reduced picture. ForgottenError if it had to make room."""
+        found = self._kept.peek(key)
+        if found is None:
+            raise ForgottenError("the picture had to make room for others; hand it in again")
+        return found
+
+    def small(self, key: str) -> Picture:
+        """The kept picture, its longer side at most 1024 pixels."""
+        return self.kept(key).small
+
+    def content(self, key: str) -> Picture:
+        """The kept picture in full, with its metadata: decoded again, because in memory it may be a hundred times its file."""
+        return Picture.open(self.kept(key).upload.data, max_pixels=self.settings.max_pixels)
+
+    def preview(
+        self, key: str, styles: Sequence[Terms], settings: Mapping[str, Any] | None = None, *, masks: Sequence[Picture] = ()
+    ) -> Picture:
+        """What the settings would give, its longer side at most 1024 pixels, in one pass (no refinement); BusyError, ForgottenError.
+
+        ``feather`` counts in pixels of the full picture, as it does there.
+        """
+        kept, whole = self.kept(key), self.complete(settings or {})
+        scale = max(kept.small.size) / (whole["size"] or max(kept.size))
+
+        def call() -> Picture:
+            encoded = [self.blended(terms) for terms in styles]
+            soft = [Mask.from_picture(m, kept.small.size, feather=whole["feather"] * scale, invert=whole["invert_mask"]) for m in masks]
+            return self._previewer(kept, encoded, whole, soft)
+
+        self.check(styles, whole, len(masks))
+        return self.submit(call).result()
+
+    def previews(self, content: Picture, names: Iterable[str] | None = None, side: int = 160) -> Generator[tuple[str, Picture], None, None]:
+        """``content`` in each of the styles called ``names`` (None: the whole library), longer side ``side``, as they get done.
+
+        They take one worker, for all of them together. Closing the generator ends the work. BusyError, UsageError for a name.
+        """
+        wanted = list(library.entries() if names is None else names)
+        small = fitted(content, 4 * side)
+        done: queue.Queue[tuple[str, Picture] | BaseException | None] = queue.Queue()
+        over = threading.Event()
+
+        def call() -> None:
+            try:
+                for item in self._previewer.gallery(small, {name: self._modulation(name) for name in wanted}, side):
+                    done.put(item)
+                    if over.is_set():
+                        return
+                done.put(None)
+            except BaseException as error:  # it belongs to whoever waits
+                done.put(error)
+
+        future = self.submit(call)
+        future.add_done_callback(lambda f: done.put(StoppedError("the service is closing")) if f.cancelled() else None)
+        try:
+            while (item := done.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            over.set()
+            future.cancel()
+
+    def close(self) -> None:
+        """Let what runs come to its end; what waits is cancelled."""
+        self.ready.clear()
+        self.slots.close()
+
+
+def _described(upload: Upload, otherwise: str) -> dict[str, str]:
+    return {"path": upload.name.replace("\\", "/").rpartition("/")[2] or otherwise, "sha256": upload.sha256}
