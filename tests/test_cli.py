@@ -376,7 +376,7 @@ def test_training_asks_for_what_belongs_together(capsys):
     assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teacher"]) == 2
     assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teachr"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: --judge teacher and --pairs need --teacher FOLDER",
+        "error: --judge distilled, --judge teacher and --pairs need --teacher FOLDER",
         "error: unknown judge 'teachr'; did you mean 'teacher'?",
     ]
 

@@ -20,7 +20,7 @@ from scumble.train import export  # noqa: E402
 # torch's old exporter, which is the one that keeps free sizes, announces its end in many words
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Constant folding:UserWarning")
 
-TINY = Shape(half=4, quarter=6, eighth=8, mix=5, blocks=1, style=10, hidden=12)
+TINY = Shape(half=4, quarter=6, eighth=8, blocks=1, rank=2, style=10, hidden=12)
 
 
 def run(path, **feeds):
@@ -79,8 +79,10 @@ def test_the_generator():
     agree(run(weight_path("modulator.onnx"), style=style)[0], modulation)
     for freeze in (0.0, 0.3, 1.0):
         frozen = g.paint(draw(1, 3, 24, 24, seed=2), modulation)[1]
-        feeds = {"content": x, "modulation": modulation, "frozen": frozen, "freeze": torch.tensor(freeze)}
-        for got, expected in zip(run(weight_path("generator.onnx"), **feeds), g.paint(x, modulation, frozen, freeze), strict=True):
+        share, inside = torch.full((g.statistics,), freeze), torch.tensor([1, 4, 0, 6])
+        feeds = {"content": x, "modulation": modulation, "frozen": frozen, "freeze": share, "inside": inside}
+        both = zip(run(weight_path("generator.onnx"), **feeds), g.paint(x, modulation, frozen, share, inside), strict=True)
+        for got, expected in both:
             agree(got, expected)
 
 
@@ -98,7 +100,8 @@ def test_a_generator_of_another_shape(tmp_path):
     modulation = again.modulation(style)
     agree(run(tmp_path / "modulator.onnx", style=style)[0], modulation)
     frozen = torch.zeros(1, g.statistics)
-    painted, statistics = run(tmp_path / "generator.onnx", content=x, modulation=modulation, frozen=frozen, freeze=torch.tensor(0.0))
+    feeds = {"freeze": torch.zeros(g.statistics), "inside": torch.tensor([0, 2, 0, 3])}
+    painted, statistics = run(tmp_path / "generator.onnx", content=x, modulation=modulation, frozen=frozen, **feeds)
     agree(painted, again.paint(x, modulation)[0])
     agree(statistics, again.paint(x, modulation)[1])
 

@@ -21,7 +21,7 @@ from scumble.nets.generator import Generator, Shape  # noqa: E402
 from scumble.train import decoder, generator, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
 
-SMALL = Shape(half=8, quarter=8, eighth=8, mix=8, blocks=1, hidden=16)
+SMALL = Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_kept_lessons_hold_what_fresh_ones_do(pack: Path, eye: Eye, tmp_path: Pa
 def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'teacher'"):
         generator.train_generator(pack, eye, tmp_path, judge="teachr")
-    with pytest.raises(UsageError, match="teacher can only judge"):
+    with pytest.raises(UsageError, match="needs the teacher networks"):
         generator.train_generator(pack, eye, tmp_path, judge="teacher")
 
 
@@ -140,6 +140,14 @@ def test_structure_distance_is_zero_for_itself() -> None:
     f = torch.rand(2, 4, 24, 24)
     assert generator.structure_distance(f, f) == pytest.approx(0, abs=1e-6)
     assert generator.structure_distance(f, f.flip(3)) > 0.1
+
+
+def test_the_grid_loss_sees_a_grid_and_leaves_noise_alone() -> None:
+    noise = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    grid = torch.zeros(128, 128)
+    grid[::4] = 0.1
+    assert generator.grid_loss(noise) < 0.05 < 0.2 < generator.grid_loss(noise + grid) < generator.grid_loss(noise + 3 * grid)
+    assert generator.grid_loss(torch.full((1, 3, 64, 64), 0.5)) == 0
 
 
 def test_the_balance_pulls_towards_its_target() -> None:

@@ -35,6 +35,8 @@ EYE_MULTIPLE = 16
 GENERATOR_MULTIPLE = 8
 GENERATOR_MARGIN = 16
 """The generator pads its convolutions with zeros; this many mirrored pixels around the picture keep what that does outside of it."""
+GENERATOR_REACH = 128
+"""With frozen statistics a painted pixel depends on nothing farther away than this many pixels: how far tiles have to overlap."""
 
 
 class Engine:
@@ -103,26 +105,45 @@ class Engine:
         out = _run(self._decoders[level], {"features": features[None]})[0][0]
         return np.ascontiguousarray(out.transpose(1, 2, 0)) if level == 1 else out
 
+    @cached_property
+    def norms(self) -> tuple[int, ...]:
+        """Channels of the generator's normalised places in the order in which it visits them.
+
+        A statistics vector is mean and variance place by place, so it has twice their sum.
+        """
+        return tuple(int(c) for c in self._generator.get_modelmeta().custom_metadata_map["norms"].split())
+
     def modulation(self, style_vector: Array) -> Array:
-        """Style vector (736,) -> the generator's gains and biases (M,)."""
+        """Style vector (736,) -> what it sets in the generator: gains, biases, mixing matrices (M,)."""
         return _run(self._modulator, {"style": style_vector[None].astype(np.float32)})[0][0]
 
-    def paint(self, pixels: Array, modulation: Array, frozen: Array | None = None, freeze: float = 1.0) -> tuple[Array, Array]:
+    def paint(
+        self,
+        pixels: Array,
+        modulation: Array,
+        frozen: Array | None = None,
+        freeze: float | Array = 1.0,
+        inside: tuple[int, int, int, int] | None = None,
+    ) -> tuple[Array, Array]:
         """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and statistics (S,).
 
-        These are what the normalisations used; ``frozen`` ones replace the measured ones to the share ``freeze``.
+        These are what the normalisations used; ``frozen`` ones replace the measured ones to the share ``freeze``, a number or (S,).
+        They are measured in the window ``inside`` = (top, bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE`
+        (at least one of it each way); by default in all of it.
         """
         height, width, _ = pixels.shape
         padded = _pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")
-        size = self._generator.get_inputs()[2].shape[1]
+        size = 2 * sum(self.norms)
+        top, bottom, left, right = inside or (0, max(height, GENERATOR_MULTIPLE), 0, max(width, GENERATOR_MULTIPLE))
+        m = GENERATOR_MARGIN
         feeds = {
             "content": _batch(padded),
             "modulation": modulation[None].astype(np.float32),
             "frozen": np.zeros((1, size), np.float32) if frozen is None else frozen[None].astype(np.float32),
-            "freeze": np.array(0.0 if frozen is None else freeze, np.float32),
+            "freeze": np.full(size, 0.0 if frozen is None else freeze, np.float32),
+            "inside": np.array([m + top, m + bottom, m + left, m + right], np.int64) // GENERATOR_MULTIPLE,
         }
         painted, statistics = _run(self._generator, feeds)
-        m = GENERATOR_MARGIN
         out = painted[0, :, m : m + height, m : m + width].transpose(1, 2, 0)
         return np.clip(out, 0.0, 1.0), statistics[0]
 

@@ -30,6 +30,9 @@ Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures a step.")
 Size = Annotated[int | None, typer.Option(metavar="N", help="Side of the square crops in pixels.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of all that is drawn at random.")]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")]
+BFloat16 = Annotated[
+    bool, typer.Option("--bfloat16", help="Run the nets in bfloat16: a third less time on GPUs and on processors that have it.")
+]
 Weights = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +58,7 @@ def train_eye(
     size: Size = None,
     seed: Seed = None,
     device: Device = None,
+    bfloat16: BFloat16 = False,
     weights: Weights = None,
 ) -> None:
     """Distil the eye from VGG-19."""
@@ -62,7 +66,7 @@ def train_eye(
     from scumble.train import export
     from scumble.train.eye import RECIPE, train_eye
 
-    more = _given(cache=cache, size=size, batch=batch, device=device)
+    more = _given(cache=cache, size=size, batch=batch, device=device, bfloat16=bfloat16)
     pupil = train_eye(pack, teacher, out, _recipe(RECIPE, steps, minutes, seed), **more)
     if weights is not None:
         export.export_eye(pupil.eye, _made(weights))
@@ -115,9 +119,13 @@ def train_generator(
     *,
     pack: Pack,
     out: Out,
-    judge: Annotated[str | None, typer.Option(metavar="eye|teacher", help="Whose features the losses are measured in.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="eye|distilled|teacher", help="Whose features the losses are measured in: best distilled, then teacher."),
+    ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files, for --judge teacher and --pairs.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The VGG-19 files: for judges but the eye, and for --pairs.", show_default=False),
     ] = None,
     pairs: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Validate on these pairs of pictures and keep the best.", show_default=False)
@@ -131,19 +139,20 @@ def train_generator(
     size: Size = None,
     seed: Seed = None,
     device: Device = None,
+    bfloat16: BFloat16 = False,
     weights: Weights = None,
 ) -> None:
     """Train the generator: any style in one pass."""
-    if judge not in (None, "eye", "teacher"):
-        raise UsageError(unknown("judge", judge, ("eye", "teacher")))
-    if teacher is None and (judge == "teacher" or pairs is not None):
-        raise UsageError("--judge teacher and --pairs need --teacher FOLDER")
+    if judge not in (None, "eye", "distilled", "teacher"):
+        raise UsageError(unknown("judge", judge, ("eye", "distilled", "teacher")))
+    if teacher is None and (judge in ("distilled", "teacher") or pairs is not None):
+        raise UsageError("--judge distilled, --judge teacher and --pairs need --teacher FOLDER")
     _begin()
     from scumble.train import export
     from scumble.train.generator import RECIPE, train_generator
 
     eye = _eye(weights)
-    more = _given(judge=judge, size=size, batch=batch, device=device, content_target=content_target, cache=cache)
+    more = _given(judge=judge, size=size, batch=batch, device=device, content_target=content_target, cache=cache, bfloat16=bfloat16)
     if go_on:
         more |= {"start": export.load_generator(_weights_at(weights, "generator.safetensors")), "warm_steps": 0}
     if pairs is not None and teacher is not None:

@@ -34,8 +34,8 @@ class _Painter(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, content: Tensor, modulation: Tensor, frozen: Tensor, freeze: Tensor) -> tuple[Tensor, Tensor]:
-        return self.generator.paint(content, modulation, frozen, freeze)
+    def forward(self, content: Tensor, modulation: Tensor, frozen: Tensor, freeze: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        return self.generator.paint(content, modulation, frozen, freeze, inside)
 
 
 class _Modulator(nn.Module):
@@ -63,7 +63,8 @@ class _SelfContained(nn.Module):
         height, width = content.shape[2], content.shape[3]
         below, right = -(height + 2 * MARGIN) % MULTIPLE, -(width + 2 * MARGIN) % MULTIPLE
         padded = F.pad(content, (MARGIN, MARGIN + right, MARGIN, MARGIN + below), mode="reflect")
-        painted = self.generator.paint(padded, modulation)[0]
+        inside = [MARGIN // MULTIPLE, (MARGIN + height) // MULTIPLE, MARGIN // MULTIPLE, (MARGIN + width) // MULTIPLE]
+        painted = self.generator.paint(padded, modulation, inside=inside)[0]
         return painted[:, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width].clamp(0, 1)
 
 
@@ -136,19 +137,25 @@ def export_decoder(decoder: Decoder, folder: Path = FOLDER) -> None:
 
 
 def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
-    """``generator.onnx`` (content, modulation, frozen, freeze -> painted, statistics), ``modulator.onnx`` and ``generator.safetensors``."""
+    """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``.
+
+    The first takes content, modulation, frozen, freeze, inside and gives painted, statistics; see
+    :meth:`~scumble.nets.generator.Generator.paint`. The channels of its normalised places are metadata, ``norms``.
+    """
     halved(generator)
     style = torch.rand(1, generator.shape.style)
     with torch.no_grad():
         modulation = generator.modulation(style)
-    inputs = (torch.rand(1, 3, 64, 48), modulation, torch.rand(1, generator.statistics), torch.tensor(0.0))
+    size = generator.statistics
+    inputs = (torch.rand(1, 3, 64, 48), modulation, torch.rand(1, size), torch.zeros(size), torch.tensor([0, 8, 0, 6]))
     _onnx(
         _Painter(generator),
         inputs,
         folder / "generator.onnx",
-        ["content", "modulation", "frozen", "freeze"],
+        ["content", "modulation", "frozen", "freeze", "inside"],
         ["painted", "statistics"],
         ["content", "painted"],
+        {"norms": " ".join(map(str, generator.norms))},
     )
     _onnx(_Modulator(generator), (style,), folder / "modulator.onnx", ["style"], ["modulation"], [])
     _safetensors(generator, folder / "generator.safetensors")
@@ -178,7 +185,15 @@ def _safetensors(module: nn.Module, path: Path) -> None:
     replace_file(path, data)
 
 
-def _onnx(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str], dynamic: Sequence[str]) -> None:
+def _onnx(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    path: Path,
+    names: list[str],
+    outputs: list[str],
+    dynamic: Sequence[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Export with free height and width for the tensors named in ``dynamic``; weights in half precision behind casts."""
     import io
 
@@ -206,6 +221,7 @@ def _onnx(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, names: list
     del graph.node[:]
     graph.node.extend(nodes)
     model.doc_string = ""
+    helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model, full_check=True)
     replace_file(path, model.SerializeToString())
 

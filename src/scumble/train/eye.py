@@ -62,6 +62,7 @@ def train_eye(
     last_block: bool = False,
     start: Pupil | None = None,
     device: str = "cpu",
+    bfloat16: bool = False,
 ) -> Pupil:
     """Distil on ``pack``'s ``content.tar``, ``style.tar`` and ``style_small.tar``; checkpoints and logs go to ``folder``.
 
@@ -83,9 +84,13 @@ def train_eye(
         pupil.eye.block5.requires_grad_(True)
         pupil.heads.heads[4].requires_grad_(True)
 
+    def cast() -> torch.autocast:
+        return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16)
+
     @torch.no_grad()
     def targets(x: Tensor) -> list[Tensor]:
-        return [t / s for t, s in zip(teacher(x), scales, strict=True)]
+        with cast():
+            return [t.float() / s for t, s in zip(teacher(x), scales, strict=True)]
 
     kept: list[tuple[Tensor, list[Tensor]]] = []
     for index in range(cache // batch):
@@ -114,7 +119,9 @@ def train_eye(
         x, target = draw(rng)
         numbers = {}
         loss = x.new_zeros(())
-        for level, p, t in zip(LEVELS, model(x.contiguous(memory_format=torch.channels_last)), target, strict=True):
+        with cast():
+            predicted = model(x.contiguous(memory_format=torch.channels_last))
+        for level, p, t in zip(LEVELS, predicted, target, strict=True):
             # share of the variance left unexplained: the same scale at every level
             numbers[level] = (p - t).square().mean() / t.var()
             loss = loss + numbers[level]

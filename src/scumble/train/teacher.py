@@ -1,4 +1,4 @@
-"""The teacher networks: exact VGG-19 to relu3_1, and heads of a distilled one for relu4_1 and relu5_1.
+"""The teacher networks: exact VGG-19 to relu3_1, and heads of a distilled one for relu4_1 and relu5_1, or for all five.
 
 Their files are not part of the project; ``folder`` says where they are (``vgg19_to_relu3_4.safetensors`` and
 ``vgg19_sixteenth_to_relu5_1.safetensors``).
@@ -21,19 +21,21 @@ PLAN = ("1_1", "1_2", "p", "2_1", "2_2", "p", "3_1", "3_2", "3_3", "3_4", "p", "
 class Teacher(nn.Module):
     """RGB in [0, 1], (N, 3, H, W) -> relu1_1 … relu5_1 of VGG-19, (N, 64 | 128 | 256 | 512 | 512, H / 2^(k-1), W / 2^(k-1)).
 
-    The first three are exact, the last two as predicted by the distilled network. Frozen.
+    The first three are exact, the last two as predicted by the distilled network; with ``exact=False`` all five are predicted, at
+    a quarter of the cost. Frozen.
     """
 
     mean: Tensor
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, exact: bool = True) -> None:
         super().__init__()
+        self.exact = exact
         try:
-            exact = load_file(folder / "vgg19_to_relu3_4.safetensors")
+            full = load_file(folder / "vgg19_to_relu3_4.safetensors") if exact else {}
             small = load_file(folder / "vgg19_sixteenth_to_relu5_1.safetensors")
         except FileNotFoundError as e:
             raise InputError(f"no teacher networks in {folder}; --teacher must name a folder with {Path(str(e.filename)).name}") from e
-        for prefix, tensors in (("exact", exact), ("small", small)):
+        for prefix, tensors in (("exact", full), ("small", small)):
             for name, tensor in tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
                 self.register_buffer(self._key(prefix, name), tensor.contiguous(memory_format=layout))
@@ -66,10 +68,15 @@ class Teacher(nn.Module):
 
     def deep(self, x: Tensor) -> list[Tensor]:
         """relu4_1 and relu5_1 alone."""
+        return self._heads(x, ("4_1", "5_1"))
+
+    def _heads(self, x: Tensor, layers: tuple[str, ...]) -> list[Tensor]:
         small = self._run("small", F.conv2d(x, *self._weights("small", "preprocess")), "5_1")
-        return [F.relu(F.conv2d(small[n], *self._weights("small", f"head{n}"))) for n in ("4_1", "5_1")]
+        return [F.relu(F.conv2d(small[n], *self._weights("small", f"head{n}"))) for n in layers]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)
+        if not self.exact:
+            return self._heads(x, ("1_1", "2_1", "3_1", "4_1", "5_1"))
         exact = self._run("exact", (x * 255 - self.mean).flip(1), "3_1")
         return [exact["1_1"], exact["2_1"], exact["3_1"], *self.deep(x)]
