@@ -1,0 +1,39 @@
+"""The studio: the web page of the service, made with Gradio, and nothing fetched from elsewhere."""
+
+from __future__ import annotations
+
+import os
+
+import gradio as gr
+from fastapi import FastAPI
+
+from scumble.serve.service import PaintService
+from scumble.serve.studio.look import STATIC, theme
+from scumble.serve.studio.page import build
+
+__all__ = ["build", "mount"]
+
+
+def mount(app: FastAPI, service: PaintService, path: str = "/") -> FastAPI:
+    """Put the page into ``app`` at ``path``, after all other routes: at ``/`` it answers what they don't."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio asks this wherever it would tell others about its use
+    settings = service.settings
+    return gr.mount_gradio_app(
+        app,
+        build(service),
+        path=path,
+        server_name=settings.host,
+        server_port=settings.port,
+        root_path=settings.root_path or None,
+        theme=theme(),
+        css_paths=[STATIC / "page.css"],
+        footer_links=[],
+        favicon_path=str(STATIC / "favicon.png"),
+        max_file_size=settings.max_body,
+        show_error=False,
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )

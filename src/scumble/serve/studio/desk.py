@@ -1,0 +1,289 @@
+"""The desk: what each event of the page does. It takes and returns what Gradio's components hold; the work is the sitting's."""
+
+from __future__ import annotations
+
+import base64
+import queue
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
+from numpy.typing import NDArray
+
+from scumble.errors import InputError, ScumbleError
+from scumble.serve.limits import BusyError, Cache, Slots, Upload
+from scumble.serve.service import PaintService
+from scumble.serve.studio import widgets
+from scumble.serve.studio.look import STATIC
+from scumble.serve.studio.share import command, python
+from scumble.serve.studio.sitting import THUMBNAIL, Look, Painting, Sitting, decoded, shown
+
+EXAMPLE = "example.jpg"
+PATIENCE = 0.25
+"""Seconds between two looks at how far a painting is."""
+_BEATS = count(1)
+
+
+class Desk:
+    """One for the page; whatever belongs to a visitor is in their sitting."""
+
+    def __init__(self, service: PaintService) -> None:
+        self.service = service
+        # what takes minutes must not keep the previews of all others waiting
+        self.long = Slots(service.settings.jobs, service.settings.queue, "scumble-studio", nice=10)
+        self._example = Upload(EXAMPLE, (STATIC / EXAMPLE).read_bytes())
+        self._examples: Cache[str, str] = Cache(1024)
+
+    def sit(self) -> Sitting:
+        """A visitor comes."""
+        return Sitting(self.service, widgets.styles()[0].name)
+
+    # What comes in --------------------------------------------------------------------------------------------------------
+
+    def take_picture(self, sitting: Sitting, value: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """-> stage, gallery, status. What is wrong with the picture is said on the stage, and nothing else happens."""
+        try:
+            return self._opened(sitting, received(value))
+        except ScumbleError as error:
+            return _stage(error=sentence(error)), gr.skip(), gr.skip()
+
+    def take_example(self, sitting: Sitting, _value: object) -> tuple[Any, Any, Any]:
+        """-> stage, gallery, status."""
+        return self._opened(sitting, self._example)
+
+    def _opened(self, sitting: Sitting, upload: Upload) -> tuple[Any, Any, Any]:
+        kept = sitting.open(upload)
+        stage = gr.HTML(before=shown(kept.small), after="", note="Painting a preview …", error="", restored=None)
+        return stage, gr.HTML(content=kept.key), ""
+
+    def take_styles(self, sitting: Sitting, value: Mapping[str, Any]) -> Any:
+        """-> gallery, with the visitor's own styles; the last one that arrived is picked."""
+        problems: list[str] = []
+        chosen = ""
+        for sent in value["files"]:
+            try:
+                chosen = sitting.add_style(received(sent)).source
+            except ScumbleError as error:
+                problems.append(sentence(error))
+        own = [{"source": o.source, "title": Path(o.upload.name).stem, "thumbnail": o.thumbnail} for o in sitting.own.values()]
+        return gr.HTML(own=own, chosen=chosen, error="; ".join(problems), beat=next(_BEATS))
+
+    def pick(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
+        """-> stage, share, download: another style, or another blend."""
+        terms = tuple((float(weight), str(source)) for weight, source in value["terms"])
+        sitting.look = Look(terms, sitting.look.settings, sitting.look.mask, sitting.look.softness, sitting.look.invert)
+        return self.preview(sitting, *controls)
+
+    def take_mask(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
+        """-> stage, share, download: another mask, or another edge of it."""
+        try:
+            mask = decoded(value["mask"], self.service.settings.max_body)
+        except ScumbleError as error:
+            return _stage(error=sentence(error)), gr.skip(), gr.skip()
+        sitting.look = Look(sitting.look.terms, sitting.look.settings, mask, float(value["feather"]), bool(value["invert"]))
+        return self.preview(sitting, *controls)
+
+    def thumbnails(self, asked: Sequence[Any]) -> Mapping[str, Any]:
+        """``[key of the picture, names of styles]`` -> the picture in each of them, small; see :func:`.widgets.gallery`.
+
+        Without a key it is the example: what the page shows before there is a picture, painted once for all visitors.
+        """
+        key, names = str(asked[0]), [str(name) for name in asked[1]][:32]
+        try:
+            if not key:
+                return {"painted": self._painted_examples(names)}
+            return {"painted": {name: shown(p) for name, p in self.service.previews(self.service.small(key), names, THUMBNAIL)}}
+        except BusyError as error:
+            return {"wait": error.retry_after}
+        except ScumbleError:
+            return {}  # the picture is gone, or was never there: the page goes on without thumbnails
+
+    def _painted_examples(self, names: Sequence[str]) -> dict[str, str]:
+        painted = {name: found for name in names if (found := self._examples.peek(name)) is not None}
+        missing = [name for name in names if name not in painted]
+        if missing:
+            small = self.service.small(self.service.keep(self._example))
+            for name, picture in self.service.previews(small, missing, THUMBNAIL):
+                painted[name] = self._examples.get(name, lambda picture=picture: shown(picture))
+        return painted
+
+    # What goes out --------------------------------------------------------------------------------------------------------
+
+    def set(self, sitting: Sitting, controls: Sequence[Any]) -> str:
+        """Take the settings from the controls, in the order of :func:`.page._controls`; returns the file format."""
+        strength, keep_color, natural, style_scale, quality, method, size, format = controls
+        settings = {
+            "strength": float(strength),
+            "keep_color": float(keep_color),
+            "style_scale": None if natural else float(style_scale),
+            "quality": quality,
+            "method": method,
+            "size": int(size) if size else None,
+        }
+        look = sitting.look
+        sitting.look = Look(look.terms, settings, look.mask, look.softness, look.invert)
+        return str(format)
+
+    def say(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any]:
+        """-> share, download: the settings for elsewhere. What was painted before is not what they give."""
+        shared = sitting.shared(self.set(sitting, controls))
+        return gr.HTML(shell=command(shared), python=python(shared)), gr.DownloadButton(visible=False)
+
+    def preview(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any]:
+        """-> stage, share, download: what the settings would give, unless a later preview has overtaken this one."""
+        share, download = self.say(sitting, *controls)
+        if not sitting.is_open:
+            return gr.skip(), share, download
+        turn = sitting.turn()
+        try:
+            painted = sitting.preview()
+        except ScumbleError as error:
+            return _stage(error=sentence(error)), share, download
+        if not sitting.is_latest(turn):
+            return gr.skip(), gr.skip(), gr.skip()
+        note = "Preview" if sitting.look.settings["quality"] == "draft" else "Preview of the first pass"
+        return _stage(after=shown(painted), note=note, error=""), share, download
+
+    def paint(self, sitting: Sitting, *controls: Any) -> Generator[tuple[Any, ...], None, None]:
+        """-> stage, status, paint, stop, download, past, again and again until the painting is done."""
+        format = self.set(sitting, controls)
+        news: queue.Queue[Any] = queue.Queue()
+        sitting.cancel = cancel = Event()
+
+        def progress(done: int, total: int, _loss: float) -> None:
+            news.put((done, total))
+
+        def preview(pixels: NDArray[np.float32]) -> None:
+            news.put(shown(sitting.unfinished(pixels)))
+
+        try:
+            refines = sitting.is_open and sitting.refines()
+            slots = self.long if refines else self.service.slots
+            sitting.kept()
+            future = slots.submit(lambda: sitting.paint(format, progress=progress, preview=preview, cancel=cancel))
+        except ScumbleError as error:
+            yield (gr.skip(), widgets.said(sentence(error), bad=True), *(gr.skip(),) * 4)
+            return
+        future.add_done_callback(lambda _: news.put(None))
+        began = time.monotonic()
+        try:
+            text = "Waiting for a free painter …" if slots.taken > slots.workers else "Painting …"
+            yield gr.skip(), widgets.progress(0, text), gr.Button(visible=False), gr.Button(visible=refines), gr.skip(), gr.skip()
+            yield from _followed(news, began)
+            painting = future.result()
+        except ScumbleError as error:
+            yield (
+                gr.skip(),
+                widgets.said(sentence(error), bad=True),
+                gr.Button(visible=True),
+                gr.Button(visible=False),
+                gr.skip(),
+                gr.skip(),
+            )
+            return
+        finally:
+            if not future.done():  # the visitor has gone
+                cancel.set()
+                future.cancel()
+        sitting.turn()  # a preview that is still on its way is older than this
+        yield (
+            _stage(after=painting.shown, note=painting.note, error=""),
+            widgets.said(""),
+            gr.Button(visible=True),
+            gr.Button(visible=False),
+            _download(painting),
+            _past(sitting, painting),
+        )
+
+    def stop(self, sitting: Sitting) -> Any:
+        """-> stop: the refinement ends with its best so far."""
+        sitting.cancel.set()
+        return gr.Button(visible=False)
+
+    def back(self, sitting: Sitting, value: Mapping[str, Any]) -> tuple[Any, ...]:
+        """-> stage, gallery, status, download, past, share, and the controls: a painting from this sitting, with all its settings."""
+        try:
+            painting = sitting.back(int(value["id"]))
+        except ScumbleError as error:
+            return gr.skip(), gr.skip(), widgets.said(sentence(error), bad=True), *(gr.skip(),) * 11
+        look, kept = painting.look, sitting.kept()
+        s = look.settings
+        mask = {"mask": _address(look.mask), "feather": look.softness, "invert": look.invert, "at": next(_BEATS)}
+        sitting.turn()
+        shared = sitting.shared(painting.format)
+        return (
+            _stage(before=shown(kept.small), after=painting.shown, note=painting.note, error="", restored=mask),
+            gr.HTML(restored={"terms": look.terms, "at": next(_BEATS)}, content=kept.key),
+            "",
+            _download(painting),
+            _past(sitting, painting),
+            gr.HTML(shell=command(shared), python=python(shared)),
+            s["strength"], s["keep_color"], s["style_scale"] is None, gr.skip() if s["style_scale"] is None else s["style_scale"],
+            s["quality"], s["method"], s["size"], painting.format,
+        )  # fmt: skip
+
+
+def received(sent: Mapping[str, Any]) -> Upload:
+    """A file that the page has sent: read, and gone from where Gradio put it. InputError if it is not there.
+
+    The path comes back from the browser, so it may say anything: only Gradio's own folder of uploads counts.
+    """
+    place, folder = Path(str(sent["path"])).resolve(), Path(get_upload_folder()).resolve()
+    if not place.is_relative_to(folder) or not place.is_file():
+        raise InputError("the file did not arrive; send it once more")
+    data = place.read_bytes()
+    with suppress(OSError):  # another visitor has sent the same file and it is gone already
+        place.unlink()
+        place.parent.rmdir()
+    return Upload(str(sent["name"])[:200], data)
+
+
+def _stage(**props: Any) -> Any:
+    return gr.HTML(beat=next(_BEATS), **props)
+
+
+def sentence(error: ScumbleError) -> str:
+    """An error, as the page says it."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _followed(news: queue.Queue[Any], began: float) -> Generator[tuple[Any, ...], None, None]:
+    """What the page shows while a painting is made, until it is (None in the queue): at most four times a second."""
+    seen = 0.0
+    while (item := news.get()) is not None:
+        if isinstance(item, str):
+            yield _stage(after=item, note="Not done yet", error=""), *(gr.skip(),) * 5
+        elif time.monotonic() - seen > PATIENCE:
+            seen = time.monotonic()
+            done, total = item
+            left = (seen - began) / done * (total - done) if done else None
+            text = f"Step {done} of {total}" + ("" if left is None else f" · {duration(left)} left")
+            yield gr.skip(), widgets.progress(done / max(1, total), text), *(gr.skip(),) * 4
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _download(painting: Painting) -> Any:
+    size = painting.path.stat().st_size
+    text = f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{max(1, size // 1000)} KB"
+    return gr.DownloadButton(f"Download {painting.path.suffix[1:].upper()} · {text}", value=str(painting.path), visible=True)
+
+
+def _past(sitting: Sitting, current: Painting) -> Any:
+    items = [{"id": p.number, "title": p.title, "thumbnail": p.thumbnail} for p in reversed(sitting.paintings)]
+    return gr.HTML(items=items, current=current.number)
+
+
+def _address(mask: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(mask).decode()}" if mask else ""

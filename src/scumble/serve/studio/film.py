@@ -1,0 +1,138 @@
+"""The film tab: a moving picture in, the same painted out, with progress and a stop that keeps what is done."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Generator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import gradio as gr
+
+from scumble.errors import InputError, ScumbleError
+from scumble.serve.studio import widgets
+from scumble.serve.studio.desk import PATIENCE, Desk, duration, sentence
+from scumble.serve.studio.sitting import Sitting
+from scumble.video.animation import ANIMATIONS
+
+FILMS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".gif", ".webp", ".apng")
+AS_PICTURE = ""
+"""The choice that takes the style, or the blend, of the picture tab."""
+
+
+def film_tab(desk: Desk, sitting: gr.State, quiet: dict[str, Any]) -> None:
+    """Lay the tab out, within a ``gr.Tab``; ``quiet`` are options for every event."""
+    studio = _FilmDesk(desk)
+    with gr.Row(elem_id="sc-film", equal_height=False):
+        with gr.Column(elem_classes=["sc-panel"]):
+            source = gr.File(label="A film: drop it here", file_types=list(FILMS), type="filepath", height=150, elem_id="sc-film-source")
+            styles = [("The styles of the picture tab", AS_PICTURE)]
+            styles += [(f"{e.title} · {e.artist}" if e.artist else e.title, e.name) for e in widgets.styles()]
+            style = gr.Dropdown(styles, value=AS_PICTURE, label="Style", filterable=True, elem_id="sc-film-style")
+            strength = gr.Slider(0, 2, 1, step=0.01, label="Strength", elem_id="sc-film-strength")
+            keep_color = gr.Slider(0, 1, 0, step=0.01, label="Keep my colours", elem_id="sc-film-keep")
+            steady = gr.Slider(
+                0,
+                1,
+                0.5,
+                step=0.05,
+                label="Steadiness",
+                info="How much of a frame is carried on along the movement",
+                elem_id="sc-film-steady",
+            )
+            size = gr.Number(
+                None, label="Longer side, in pixels", info="Empty: as the film", precision=0, minimum=16, elem_id="sc-film-size"
+            )
+            with gr.Row():
+                start = gr.Button("Paint the film", variant="primary", elem_id="sc-film-paint")
+                stop = gr.Button("Stop, keep what is done", visible=False, elem_id="sc-film-stop")
+            status = gr.HTML(elem_classes=["sc-bare"], apply_default_css=False, elem_id="sc-film-status")
+        with gr.Column(elem_classes=["sc-panel"]):
+            shown = gr.Video(label="Painted", interactive=False, elem_id="sc-film-shown", height=460)
+            download = gr.DownloadButton("Download", visible=False, elem_id="sc-film-download")
+    start.click(
+        studio.paint,
+        [sitting, source, style, strength, keep_color, steady, size],
+        [status, start, stop, shown, download],
+        trigger_mode="once",
+        **quiet,
+    )
+    stop.click(studio.stop, sitting, stop, queue=False, **quiet)
+
+
+class _FilmDesk:
+    """What the tab's events do."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def stop(self, sitting: Sitting) -> Any:
+        """-> stop."""
+        sitting.cancel_film.set()
+        return gr.Button(visible=False)
+
+    def paint(
+        self, sitting: Sitting, source: str | None, style: str, strength: float, keep_color: float, steady: float, size: float | None
+    ) -> Generator[tuple[Any, ...], None, None]:
+        """-> status, start, stop, shown, download, again and again until the film is done."""
+        from scumble.video import film
+
+        news: queue.Queue[tuple[int, int | None] | None] = queue.Queue()
+        sitting.cancel_film = cancel = Event()
+        settings = self.desk.service.settings
+        try:
+            if source is None:
+                raise InputError("there is no film yet; choose one first")
+            taken = Path(source)
+            chosen = sitting.style() if style == AS_PICTURE else self.desk.service.style(style)
+            suffix = taken.suffix.lower()
+            target = sitting.place("film") / f"{taken.stem}-painted{suffix if suffix in ANIMATIONS else '.mp4'}"
+            future = self.desk.long.submit(
+                lambda: film(
+                    taken,
+                    chosen,
+                    target,
+                    stylizer=self.desk.service.painter,
+                    strength=float(strength),
+                    keep_color=float(keep_color),
+                    steady=float(steady),
+                    size=int(size) if size else None,
+                    max_pixels=settings.max_pixels,
+                    overwrite=True,
+                    progress=lambda done, total: news.put((done, total)),
+                    stop=cancel.is_set,
+                )
+            )
+        except ScumbleError as error:
+            yield widgets.said(sentence(error), bad=True), *(gr.skip(),) * 4
+            return
+        future.add_done_callback(lambda _: news.put(None))
+        began, seen = time.monotonic(), 0.0
+        yield widgets.progress(0, "Painting …"), gr.Button(visible=False), gr.Button(visible=True), gr.skip(), gr.skip()
+        try:
+            while (item := news.get()) is not None:
+                if time.monotonic() - seen < PATIENCE:
+                    continue
+                seen = time.monotonic()
+                yield widgets.progress(*_progress(*item, seen - began)), *(gr.skip(),) * 4
+            done = future.result()
+        except ScumbleError as error:
+            yield widgets.said(sentence(error), bad=True), gr.Button(visible=True), gr.Button(visible=False), gr.skip(), gr.skip()
+            return
+        finally:
+            if not future.done():  # the visitor has gone
+                cancel.set()
+                future.cancel()
+        width, height = done.size
+        text = f"{done.frames} frames · {width} × {height} · {duration(done.seconds)}" + (" · stopped early" if done.interrupted else "")
+        file = gr.DownloadButton(f"Download {target.suffix[1:].upper()}", value=str(target), visible=True)
+        yield widgets.said(text), gr.Button(visible=True), gr.Button(visible=False), str(target), file
+
+
+def _progress(done: int, total: int | None, elapsed: float) -> tuple[float, str]:
+    if not total or total < done:
+        return 0.0, f"Frame {done}"
+    left = f" · {duration(elapsed / done * (total - done))} left" if done else ""
+    return done / total, f"Frame {done} of {total}{left}"
