@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin, features
 
-import scumble.picture as picture_module
+from scumble import _profiles
 from scumble.errors import InputError, MissingExtraError, UsageError
 from scumble.picture import SUFFIXES, Metadata, Picture, read_recipe
 
@@ -581,6 +581,16 @@ def test_no_damage_in_metadata_gets_past_our_own_errors(data):
             assert Picture.open(picture.encode(target)).size == picture.size
 
 
+@pytest.mark.parametrize("order", ["MM", "II"])
+def test_an_orientation_of_a_wrong_type_is_none(order):
+    block = bytearray(an_exif(6, order))
+    place = block.index(b"\x01\x12" if order == "MM" else b"\x12\x01")
+    block[place + 2 : place + 4] = bytes(2)
+    picture = Picture.open(file_of(Image.fromarray(noise(6, 4)), "JPEG", exif=b"Exif\0\0" + bytes(block)))
+    assert picture.size == (6, 4)
+    assert Picture.open(picture.encode("JPEG")).size == (6, 4)
+
+
 def test_damaged_exif_and_too_long_metadata_are_left_out_with_a_warning(caplog):
     picture = Picture.open(file_of(Image.fromarray(noise()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\0\0"))
     assert picture.metadata.exif is None and "damaged EXIF" in caplog.text
@@ -717,7 +727,7 @@ def test_parametric_curves_follow_the_standard(kind):
     body = b"para" + bytes(4) + struct.pack(">HH", kind, 0) + s15(*values)
     x = np.linspace(0, 1, 65536)
     wanted = {0: x**2.2, 1: x**2.2, 2: (0.9 * x) ** 2.2 + 0.1}.get(kind, np.where(x >= d, (a * x + b) ** g, c * x))
-    assert np.allclose(picture_module._curve(body), np.clip(wanted, 0, 1), atol=1e-4)
+    assert np.allclose(_profiles._curve(body), np.clip(wanted, 0, 1), atol=1e-4)
 
 
 def test_cmyk_with_and_without_profile_becomes_rgb():
