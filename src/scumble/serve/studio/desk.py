@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -23,7 +24,7 @@ from scumble.serve.service import PaintService
 from scumble.serve.studio import widgets
 from scumble.serve.studio.look import STATIC
 from scumble.serve.studio.share import command, python
-from scumble.serve.studio.sitting import THUMBNAIL, Look, Painting, Sitting, decoded, shown
+from scumble.serve.studio.sitting import THUMBNAIL, Painting, Sitting, decoded, shown
 
 EXAMPLE = "example.jpg"
 PATIENCE = 0.25
@@ -78,7 +79,10 @@ class Desk:
     def pick(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
         """-> stage, share, download: another style, or another blend."""
         terms = tuple((float(weight), str(source)) for weight, source in value["terms"])
-        sitting.look = Look(terms, sitting.look.settings, sitting.look.mask, sitting.look.softness, sitting.look.invert)
+        try:
+            sitting.look = replace(sitting.look, terms=terms)
+        except ScumbleError as error:
+            return _stage(error=sentence(error)), gr.skip(), gr.skip()
         return self.preview(sitting, *controls)
 
     def take_mask(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
@@ -87,7 +91,7 @@ class Desk:
             mask = decoded(value["mask"], self.service.settings.max_body)
         except ScumbleError as error:
             return _stage(error=sentence(error)), gr.skip(), gr.skip()
-        sitting.look = Look(sitting.look.terms, sitting.look.settings, mask, float(value["feather"]), bool(value["invert"]))
+        sitting.look = replace(sitting.look, mask=mask, softness=float(value["feather"]), invert=bool(value["invert"]))
         return self.preview(sitting, *controls)
 
     def thumbnails(self, asked: Sequence[Any]) -> Mapping[str, Any]:
@@ -127,8 +131,7 @@ class Desk:
             "method": method,
             "size": int(size) if size else None,
         }
-        look = sitting.look
-        sitting.look = Look(look.terms, settings, look.mask, look.softness, look.invert)
+        sitting.look = replace(sitting.look, settings=settings)
         return str(format)
 
     def say(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any]:
@@ -226,7 +229,7 @@ class Desk:
             _past(sitting, painting),
             gr.HTML(shell=command(shared), python=python(shared)),
             s["strength"], s["keep_color"], s["style_scale"] is None, gr.skip() if s["style_scale"] is None else s["style_scale"],
-            s["quality"], s["method"], s["size"], painting.format,
+            s["quality"], s["method"], s["size"] or 0, painting.format,
         )  # fmt: skip
 
 

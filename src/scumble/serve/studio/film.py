@@ -39,12 +39,10 @@ def film_tab(desk: Desk, sitting: gr.State, quiet: dict[str, Any]) -> None:
                 0.5,
                 step=0.05,
                 label="Steadiness",
-                info="How much of a frame is carried on along the movement",
+                info="How much is carried from frame to frame",
                 elem_id="sc-film-steady",
             )
-            size = gr.Number(
-                None, label="Longer side, in pixels", info="Empty: as the film", precision=0, minimum=16, elem_id="sc-film-size"
-            )
+            size = gr.Number(0, label="Longer side in pixels", info="0: as the film", precision=0, elem_id="sc-film-size")
             with gr.Row():
                 start = gr.Button("Paint the film", variant="primary", elem_id="sc-film-paint")
                 stop = gr.Button("Stop, keep what is done", visible=False, elem_id="sc-film-stop")

@@ -106,7 +106,7 @@ def _controls(quality: gr.Radio) -> dict[str, Any]:
     natural = gr.Checkbox(usual["style_scale"] is None, label="As wide as the artist's own brush", elem_id="sc-natural")
     with gr.Accordion("More", open=False, elem_id="sc-more"):
         method = gr.Dropdown([(_METHOD[name], name) for name in METHODS], value=usual["method"], label="Method", elem_id="sc-method")
-        size = gr.Number(None, label="Longer side of the result, in pixels", info="Empty: as the original", precision=0, elem_id="sc-size")
+        size = gr.Number(0, label="Longer side in pixels", info="0: as the original", precision=0, elem_id="sc-size")
         format = gr.Dropdown(list(FORMATS), value=ORIGINAL, label="File format", elem_id="sc-format")
     return {
         "strength": strength, "keep_color": keep, "natural": natural, "style_scale": scale, "quality": quality, "method": method,

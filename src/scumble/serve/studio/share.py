@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,22 +56,30 @@ def python(shared: Shared) -> str:
     told = shared.told
     feather, invert = told.pop("feather", 0), told.pop("invert_mask", False)
     lines = ["import scumble", ""]
-    content = repr(shared.content)
+    content = _quoted(shared.content)
     if shared.masked:
         edge = (f", feather={feather:g}" if feather else "") + (", invert=True" if invert else "")
         lines[1:1] = ["from scumble.mask import Mask"]
-        lines += [f"content = scumble.Picture.open({content})", f"mask = Mask.open({MASK!r}, content.size{edge})"]
+        lines += [f"content = scumble.Picture.open({content})", f"mask = Mask.open({_quoted(MASK)}, content.size{edge})"]
         content = "content"
-    style = repr(_source(shared.terms[0][1]))
+    style = _quoted(_source(shared.terms[0][1]))
     if len(shared.terms) > 1:
         lines += [f"style = {' + '.join(f'{weight:g} * {_style(source)}' for weight, source in shared.terms)}"]
         style = "style"
-    options = [f"{name}={value!r}" for name, value in told.items()] + (["mask=mask"] if shared.masked else [])
+    options = [f"{name}={_quoted(value) if isinstance(value, str) else value}" for name, value in told.items()] + (
+        ["mask=mask"] if shared.masked else []
+    )
     call = ", ".join([content, style, *options])
-    return "\n".join([*lines, f"scumble.stylize({call}).save({shared.target!r})"]) + "\n"
+    return "\n".join([*lines, f"scumble.stylize({call}).save({_quoted(shared.target)})"]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """As a literal of Python: what JSON allows within double quotes means the same there."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _is_file(source: str) -> bool:
+    """Names in the library have no dots."""
     return "." in source
 
 
@@ -84,4 +93,4 @@ def _source(source: str) -> str:
 
 
 def _style(source: str) -> str:
-    return f"scumble.Style.from_image({source!r})" if _is_file(source) else f"scumble.Style.named({source!r})"
+    return f"scumble.Style.from_image({_quoted(source)})" if _is_file(source) else f"scumble.Style.named({_quoted(source)})"

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from scumble import library
 from scumble.color import keep_color
-from scumble.errors import InputError, UsageError
+from scumble.errors import InputError, UsageError, in_range
 from scumble.mask import Mask, composite
 from scumble.picture import SUFFIXES, Picture
 from scumble.serve.limits import Upload
 from scumble.serve.preview import SIDE, Kept, fitted
 from scumble.serve.service import ForgottenError, PaintService, Terms
+from scumble.serve.studio.blend import blended_quickly
 from scumble.serve.studio.share import MASK, Shared
 from scumble.style import Style
 
@@ -42,7 +43,7 @@ _OWN = "own:"
 
 @dataclass(frozen=True)
 class Look:
-    """All that decides what the picture becomes."""
+    """All that decides what the picture becomes. UsageError for weights that no blend can have."""
 
     terms: tuple[tuple[float, str], ...]
     """Weight and source: a name of the library, or ``own:`` and the key of a style that the visitor brought."""
@@ -53,6 +54,12 @@ class Look:
     softness: float = 0.0
     """Of the mask's edge, as a share of the picture's longer side: it means the same for a preview and for the full picture."""
     invert: bool = False
+
+    def __post_init__(self) -> None:
+        for weight, _ in self.terms:
+            in_range("the weight of a style", weight, 0.0, 1e6)
+        if sum(weight for weight, _ in self.terms) <= 0:
+            raise UsageError("the weights of a blend must not all be 0")
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,8 @@ class Sitting:
     def preview(self) -> Picture:
         """What the look at hand would give, at most 1024 pixels."""
         kept, look = self.kept(), self.look
-        return self.service.preview(kept.key, [self._terms(look)], self._settings(look, kept), masks=_masks(look))
+        style = blended_quickly([(weight, self.service.style(source)) for weight, source in self._terms(look)])
+        return self.service.preview(kept.key, [[(1.0, style)]], self._settings(look, kept), masks=_masks(look))
 
     def refines(self) -> bool:
         """Whether painting will take long, and can be stopped with the best so far."""
