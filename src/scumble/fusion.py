@@ -131,9 +131,10 @@ def moments(features: Features) -> Moments:
 def affine(method: str, content: Moments, style: Moments, alpha: float = 1.0) -> AffineMap:
     """The map of ``method`` (a key of :data:`METHODS`) that carries ``content`` towards ``style``.
 
-    ``alpha`` goes along the straight line from the identity (0) through the method's full map (1) and on (up to 2):
-    x -> (1 − α) x + α T(x), the content-style trade-off of Huang & Belongie 2017, eq. 14. For optimal transport this line is
-    the geodesic of Wasserstein space (McCann 1997). UsageError for an unknown method, α outside [0, 2], unequal channels.
+    Up to 1 ``alpha`` goes along the straight line from the identity (0) to the method's full map (1): x -> (1 − α) x + α T(x), the
+    content-style trade-off of Huang & Belongie 2017, eq. 14. For optimal transport this line is the geodesic of Wasserstein
+    space (McCann 1997). Beyond 1, up to 2, contrasts that grow go on along it; those that shrink by λ < 1 become λ^α: the line
+    would take them through 0 and turn them over. UsageError for an unknown method, α outside [0, 2], unequal channels.
     """
     if method not in _MAPS:
         raise UsageError(unknown("method", method, _MAPS))
@@ -143,9 +144,24 @@ def affine(method: str, content: Moments, style: Moments, alpha: float = 1.0) ->
     if alpha == 0.0:  # the others would give the same: this one is cheap to apply, and exact without a doubt
         return AffineMap(np.ones(content.channels), np.zeros(content.channels))
     matrix = _MAPS[method](content, style)
-    full = style.mean - (matrix * content.mean if matrix.ndim == 1 else matrix @ content.mean)
-    identity = np.ones(content.channels) if matrix.ndim == 1 else np.eye(content.channels)
-    return AffineMap((1.0 - alpha) * identity + alpha * matrix, alpha * full)
+    if alpha > 1.0:
+        matrix = _exaggerated(matrix, alpha)
+    elif alpha < 1.0:
+        matrix = (1.0 - alpha) * (np.ones(content.channels) if matrix.ndim == 1 else np.eye(content.channels)) + alpha * matrix
+    target = (1.0 - alpha) * content.mean + alpha * style.mean
+    return AffineMap(matrix, target - (matrix * content.mean if matrix.ndim == 1 else matrix @ content.mean))
+
+
+def _exaggerated(matrix: Float64, alpha: float) -> Float64:
+    """A full map gone beyond: what it stretches, stretched on along the line, what it shrinks, to the power of α; turned no further."""
+
+    def beyond(factors: Float64) -> Float64:
+        return np.where(factors < 1.0, np.maximum(factors, 0.0) ** alpha, 1.0 + alpha * (factors - 1.0))
+
+    if matrix.ndim == 1:
+        return beyond(matrix)
+    left, factors, right = np.linalg.svd(matrix)
+    return (left * beyond(factors)) @ right
 
 
 def linear(features: Features, style: Moments, alpha: float = 1.0, *, content: Moments | None = None) -> Float32:
