@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import cascade
+from scumble import cascade, tiling
 from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
 from scumble.errors import MissingExtraError, UsageError, in_range, unknown
@@ -29,6 +30,8 @@ QUALITIES = ("draft", "fine", "best")
 LARGEST = 1.5
 """Without a style scale, pictures are painted at their own size up to this many times the reference, larger ones at that:
 above it strokes would get finer and finer until the eye sees none."""
+MEMORY = 2_500_000_000
+"""Bytes that a net may take for a picture which is held in memory, unless another budget is given."""
 
 
 class Stylizer:
@@ -64,6 +67,9 @@ class Stylizer:
         steps: int | None = None,
         encoder: str = "eye",
         size: int | None = None,
+        detail: str = "content",
+        statistics: str = "thumbnail",
+        memory: int | None = None,
         progress: Progress | None = None,
         preview: Callable[[Array], None] | None = None,
     ) -> Picture:
@@ -81,6 +87,10 @@ class Stylizer:
             steps: how many steps of that, in place of ``quality``'s.
             encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`.
             size: the longer side of the result in pixels; None is the content's own.
+            detail: what is finer than a large picture's reduced size comes from the ``content`` as it is, or is ``painted`` once more
+                at full size.
+            statistics: in tiles, and for painted detail: ``thumbnail`` are those of the reduced picture, ``exact`` those of the full one.
+            memory: bytes that a net may take; a pass that would take more is made in tiles. None is 2.5 GB.
             progress: called after every step of the refinement.
             preview: called now and then with the refined pixels so far.
 
@@ -88,16 +98,11 @@ class Stylizer:
             UsageError: a setting is out of range, or a name is unknown.
             MissingExtraError: refinement without PyTorch.
         """
-        in_range("strength", strength, 0.0, 2.0)
+        brush = self.brush(
+            strength=strength, method=method, style_scale=style_scale, quality=quality, steps=steps, encoder=encoder,
+            detail=detail, statistics=statistics, memory=memory, progress=progress, preview=preview,
+        )  # fmt: skip
         in_range("keep-color", keep_color, 0.0, 1.0)
-        if style_scale is not None:
-            in_range("style-scale", style_scale, 0.25, 4.0)
-        if method not in METHODS:
-            raise UsageError(unknown("method", method, METHODS))
-        if quality not in QUALITIES:
-            raise UsageError(unknown("quality", quality, QUALITIES))
-        if steps is not None:
-            in_range("steps", steps, 0, 100_000)
         if size is not None:
             in_range("size", size, 1, 100_000)
             factor = size / max(content.width, content.height)
@@ -107,10 +112,9 @@ class Stylizer:
         if len(sources) != 1 and len(sources) != len(masks):
             raise UsageError(f"there must be one style, or one for each mask; got {len(sources)} styles and {len(masks)} masks")
 
-        refine = _Refinement(quality, steps, encoder, self.engine.device, progress, preview)
         layers: list[Array] = []
         for source in sources:
-            painted = self._paint(content.pixels, source, method, strength, style_scale, refine) if strength > 0 else content.pixels
+            painted = self._paint(content.pixels, source, brush) if strength > 0 else content.pixels
             layers.append(keep_content_color(painted, content.pixels, keep_color))
         if not masks:
             return content.with_pixels(layers[0])
@@ -119,27 +123,85 @@ class Stylizer:
         shape = (content.height, content.width)
         return content.with_pixels(composite(content.pixels, [(layer, m.resized(*shape)) for layer, m in zip(layers, masks, strict=True)]))
 
-    def _paint(
-        self, pixels: Array, source: StyleLike, method: str, strength: float, style_scale: float | None, refine: _Refinement
-    ) -> Array:
+    def brush(
+        self,
+        *,
+        strength: float,
+        method: str,
+        style_scale: float | None,
+        quality: str,
+        steps: int | None,
+        encoder: str,
+        detail: str,
+        statistics: str,
+        memory: int | None,
+        progress: Progress | None,
+        preview: Callable[[Array], None] | None,
+    ) -> Brush:
+        """Settings of :meth:`__call__`, checked: UsageError for what is out of range or unknown."""
+        in_range("strength", strength, 0.0, 2.0)
+        if style_scale is not None:
+            in_range("style-scale", style_scale, 0.25, 4.0)
+        if method not in METHODS:
+            raise UsageError(unknown("method", method, METHODS))
+        if quality not in QUALITIES:
+            raise UsageError(unknown("quality", quality, QUALITIES))
+        if steps is not None:
+            in_range("steps", steps, 0, 100_000)
+        if detail not in tiling.DETAILS:
+            raise UsageError(unknown("detail", detail, tiling.DETAILS))
+        if statistics not in tiling.STATISTICS:
+            raise UsageError(unknown("statistics", statistics, tiling.STATISTICS))
+        if statistics == "exact" and method != "generator":
+            raise UsageError(f"exact statistics are for the method generator; got {method}: leave them out, or paint with generator")
+        budget = MEMORY if memory is None else memory
+        refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
+        return Brush(method, strength, style_scale, detail, statistics, budget, refine)
+
+    def _paint(self, pixels: Array, source: StyleLike, brush: Brush) -> Array:
         """Paint at the working size, refine there, come back to the picture's own."""
-        style = self.style(source)
         height, width, _ = pixels.shape
-        factor = working_scale(height, width, style_scale)
+        factor = working_scale(height, width, brush.style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
-        painted = self._draft(small, style, method, strength)
-        if strength < 1:
-            # what the nets can't give back of the content even when they are asked for nothing else is put back as the style recedes:
-            # without it half the strength was further from the content than the whole (fusion, early decoders)
-            unmoved = self._draft(small, style, method, 0.0)
-            painted = np.clip(painted + np.float32(1 - strength) * (small - unmoved), 0.0, 1.0, dtype=np.float32)
-        painted = refine(painted, small, style, lambda: _pictures(source))
-        if small is pixels:
-            return painted
-        painted = resize(painted, height, width)
-        if factor < 1.0:  # what the smaller picture could not hold: the content's own finest detail
-            painted = np.clip(painted + (pixels - resize(small, height, width)), 0.0, 1.0, dtype=np.float32)
-        return painted
+        if factor >= 1.0:
+            painted = self.painted(small, source, brush)
+            return painted if small is pixels else resize(painted, height, width)
+        layer = self.layer(small, source, brush, lambda tile: tiling.sweep_over(pixels, tile))
+        tile = layer.side_within(brush.memory, height, width)
+        return tiling.paint(layer, pixels, tile)
+
+    def layer(self, small: Array, source: StyleLike, brush: Brush, sweeps: Callable[[int], tiling.Sweep]) -> tiling.Layer:
+        """What is laid over a large picture, from its reduced pixels; ``sweeps(tile)`` go over its full ones, for exact statistics."""
+        painted = self.painted(small, source, brush)
+        if brush.detail == "content":
+            return tiling.Layer(small, painted)
+        local = tiling.freeze(
+            self.engine, small, self.style(source),
+            method=brush.method, strength=brush.strength, statistics=brush.statistics, sweeps=sweeps, memory=brush.memory,
+        )  # fmt: skip
+        return tiling.Layer(small, painted, local)
+
+    def painted(self, small: Array, source: StyleLike, brush: Brush) -> Array:
+        """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
+        style = self.style(source)
+        height, width, _ = small.shape
+        if height * width * tiling.bytes_a_pixel(brush.method) > brush.memory:
+            side = int((min((LARGEST * REFERENCE) ** 2, brush.memory / tiling.bytes_a_pixel(brush.method))) ** 0.5)
+            shrink = min(1.0, side / (height * width) ** 0.5)
+            thumbnail = resize(small, max(1, round(height * shrink)), max(1, round(width * shrink)))
+            local = tiling.freeze(
+                self.engine, thumbnail, style, method=brush.method, strength=brush.strength, statistics=brush.statistics,
+                sweeps=lambda tile: tiling.sweep_over(small, tile), memory=brush.memory,
+            )  # fmt: skip
+            painted = tiling.paint(local, small, local.side_within(brush.memory))
+        else:
+            painted = self._draft(small, style, brush.method, brush.strength)
+            if brush.strength < 1:
+                # what the nets can't give back of the content even when they are asked for nothing else is put back as the style recedes:
+                # without it half the strength was further from the content than the whole (fusion, early decoders)
+                unmoved = self._draft(small, style, brush.method, 0.0)
+                painted = np.clip(painted + np.float32(1 - brush.strength) * (small - unmoved), 0.0, 1.0, dtype=np.float32)
+        return brush.refine(painted, small, style, lambda: _pictures(source))
 
     def _draft(self, pixels: Array, style: Style, method: str, strength: float) -> Array:
         """One pass of ``method``, as the nets give it."""
@@ -165,25 +227,35 @@ def resize(pixels: Array, height: int, width: int) -> Array:
     return Picture.from_array(pixels).resized(width, height).pixels
 
 
+@dataclass(frozen=True)
+class Brush:
+    """How a layer is painted: settings of :meth:`Stylizer.__call__` that are checked already."""
+
+    method: str
+    strength: float
+    style_scale: float | None
+    detail: str
+    statistics: str
+    memory: int
+    refine: Callable[[Array, Array, Style, Callable[[], list[Array]]], Array]
+    """(painted, content, style, the style's own pixels) -> refined."""
+
+
+@dataclass(frozen=True)
 class _Refinement:
     """Steps of optimisation after the painting; without steps it hands back what it was given."""
 
-    def __init__(
-        self, quality: str, steps: int | None, encoder: str, device: str, progress: Progress | None, preview: Callable[[Array], None] | None
-    ) -> None:
-        self.wanted = steps != 0 and (steps is not None or quality != "draft")
-        self.quality, self.steps, self.encoder, self.device, self.progress, self.preview = (
-            quality,
-            steps,
-            encoder,
-            device,
-            progress,
-            preview,
-        )
+    quality: str
+    steps: int | None
+    encoder: str
+    device: str
+    memory: int
+    progress: Progress | None
+    preview: Callable[[Array], None] | None
 
     def __call__(self, painted: Array, content: Array, style: Style, pictures: Callable[[], list[Array]]) -> Array:
         """``pictures`` gives the style's own pixels, which encoders other than the eye have to see."""
-        if not self.wanted:
+        if self.steps == 0 or (self.steps is None and self.quality == "draft"):
             return painted
         try:
             from scumble.nets.refine import QUALITY, refine, style_statistics

@@ -1,0 +1,219 @@
+"""A method with its statistics frozen: any window of the picture can be painted by itself."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble import cascade
+from scumble.engine import GENERATOR_MULTIPLE, GENERATOR_REACH, Engine
+from scumble.style import Style
+from scumble.tiling.windows import ALIGNED, LEAST_TILE, Window, half, largest_side, partition, parts
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float32]
+Read = Callable[[Window], Array]
+"""Pixels (h, w, 3) in [0, 1] of a window of the picture."""
+
+Sweep = Callable[[], Iterable[tuple[Window, Window, Array]]]
+"""Gives (tile, tile with overlap, the latter's pixels) for all tiles of a picture, anew at each call."""
+
+STATISTICS = ("thumbnail", "exact")
+CASCADE_REACH = 256
+"""How far the eye and the decoders see: 203 pixels by their convolutions, and the stride of 16 rounds the rest."""
+GENERATOR_BYTES = 280
+CASCADE_BYTES = 640
+"""Memory for each pixel of a tile with its overlap. Measured on a CPU at 512² to 2048²: 194 to 264, and 578 for the fusion methods."""
+
+
+@dataclass
+class Limit:
+    """The largest tile that there was memory for."""
+
+    side: int = sys.maxsize
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """A method, a style and frozen statistics; :meth:`paint` is then a function of a pixel's neighbourhood alone.
+
+    ``strength`` as in :class:`~scumble.stylizer.Stylizer`, what it puts back of the content below 1 included.
+    """
+
+    engine: Engine
+    passes: tuple[tuple[float, Array | None, Array | cascade.FrozenMaps], ...]
+    """(weight, modulation, statistics) for each run of a net, the fusion methods' without a modulation."""
+    content: float
+    """Weight of the content itself."""
+    style: Style
+    limit: Limit = field(default_factory=Limit)
+
+    @property
+    def reach(self) -> int:
+        """Pixels around a window that have a say in it."""
+        return CASCADE_REACH if self.passes[0][1] is None else GENERATOR_REACH
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        """Peak memory for each pixel of what is painted at once, overlap included."""
+        return CASCADE_BYTES if self.passes[0][1] is None else GENERATOR_BYTES
+
+    def side_within(self, memory: float) -> int:
+        """The largest tile that takes no more than ``memory`` bytes; UsageError if none does."""
+        return largest_side(memory, self.bytes_a_pixel, self.reach)
+
+    def paint(self, pixels: Array) -> Array:
+        """(h, w, 3) in [0, 1] -> the same painted; ``pixels`` must begin at multiples of 16 of the picture."""
+        out = np.float32(self.content) * pixels
+        for weight, modulation, frozen in self.passes:
+            if modulation is None:
+                assert isinstance(frozen, cascade.FrozenMaps)
+                painted = cascade.paint(self.engine, pixels, self.style, frozen=frozen)[0]
+            else:
+                assert not isinstance(frozen, cascade.FrozenMaps)
+                painted = self.engine.paint(pixels, modulation, frozen=frozen)[0]
+            out += np.float32(weight) * painted
+        return np.clip(out, 0.0, 1.0, out=out)
+
+    def paint_window(self, window: Window, read: Read, height: int, width: int) -> Array:
+        """One window (h, w, 3) of a picture of ``height`` x ``width``, with the overlap that it takes.
+
+        Out of memory, this and all later ones are made of tiles half as large, and so on; MemoryError when they get below 128 pixels.
+        """
+        if max(window.height, window.width) >= self.limit.side + ALIGNED:  # the last of a row may be that much larger
+            out = np.empty((window.height, window.width, 3), np.float32)
+            for part in parts(window, self.limit.side):
+                out[part.within(window).slices] = self.paint_window(part, read, height, width)
+            return out
+        outer = window.grown(self.reach, height, width)
+        try:
+            return self.paint(read(outer))[window.within(outer).slices]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if max(window.height, window.width) < 2 * LEAST_TILE:
+                raise MemoryError("out of memory, even for a tile of 128 pixels a side; close other programs or free some") from error
+        if self.limit.side == sys.maxsize:
+            log.warning("out of memory: going on with smaller tiles")
+        self.limit.side = half(window)
+        return self.paint_window(window, read, height, width)
+
+
+def bytes_a_pixel(method: str) -> int:
+    """Peak memory of one pass of ``method``, for each pixel."""
+    return GENERATOR_BYTES if method == "generator" else CASCADE_BYTES
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is Python's, NumPy's or ONNX Runtime's way of saying that an allocation failed (CPU or GPU)."""
+    if isinstance(error, MemoryError):
+        return True
+    told = f"{type(error).__name__} {error}".lower()
+    return "onnxruntime" in type(error).__module__ and any(
+        sign in told for sign in ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "memory allocation")
+    )
+
+
+def freeze(
+    engine: Engine,
+    thumbnail: Array,
+    style: Style,
+    *,
+    method: str = "generator",
+    strength: float = 1.0,
+    statistics: str = "thumbnail",
+    sweeps: Callable[[int], Sweep],
+    memory: float,
+) -> Local:
+    """The statistics with which a picture is to be painted in tiles.
+
+    ``thumbnail`` measures them in one pass over the reduced picture, as URST does (Chen et al. 2022, *Towards Ultra-Resolution Neural
+    Style Transfer via Thumbnail Instance Normalization*). ``exact`` are those of the full picture. Normalisations are nested: what the
+    second one measures depends on what the first one did, so one sweep over all tiles is needed for each of them. In sweep k the
+    places before k are frozen to what was found, and place k is measured in every tile's own part, overlap left out; means and
+    second moments, weighted by pixels, then add up to the picture's.
+
+    Args:
+        thumbnail: (h, w, 3) in [0, 1]; the picture itself where it is held whole.
+        sweeps: sweeps over the full picture, for ``exact``, in tiles of a side.
+        memory: bytes that one tile may take in them.
+
+    Of methods that fuse features, the thumbnail's are all there are.
+    """
+    exact = statistics == "exact"
+    if method != "generator":
+        maps = [
+            cascade.paint(engine, thumbnail, style, method=method, strength=s)[1] for s in ([strength] if strength >= 1 else [strength, 0])
+        ]
+        weights = [1.0, strength - 1]
+        return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
+    full = engine.modulation(style.vector)
+    own = full if strength == 1.0 else engine.modulation(Style(cascade.content_moments(engine, thumbnail)).vector)
+    passes: list[tuple[float, Array | None, Array | cascade.FrozenMaps]] = []
+    for weight, modulation in [(1.0, own + np.float32(strength) * (full - own))] + ([(strength - 1, own)] if strength < 1 else []):
+        if exact:
+            tile = largest_side(memory, GENERATOR_BYTES, GENERATOR_REACH)
+            passes.append((weight, modulation, _exact(engine, modulation, sweeps(tile))))
+        else:
+            passes.append((weight, modulation, engine.paint(thumbnail, modulation)[1]))
+    return Local(engine, tuple(passes), max(0.0, 1 - strength), style)
+
+
+def _exact(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
+    """Statistics (S,) of the whole picture, one sweep for each normalised place."""
+    found = np.zeros(2 * sum(engine.norms), np.float32)
+    known = np.zeros_like(found)
+    at = 0
+    for channels in engine.norms:
+        weight, mean, square = 0.0, np.zeros(channels), np.zeros(channels)
+        for inner, outer, pixels in sweep():
+            # the engine measures whole cells of its stride; the few rows and columns beyond the last one count nowhere, as untiled
+            inside = inner.within(outer)
+            rows, columns = (n // GENERATOR_MULTIPLE * GENERATOR_MULTIPLE for n in (inside.height, inside.width))
+            window = (inside.top, inside.top + max(rows, GENERATOR_MULTIPLE), inside.left, inside.left + max(columns, GENERATOR_MULTIPLE))
+            statistics = engine.paint(pixels, modulation, frozen=found, freeze=known, inside=window)[1]
+            m, v = (statistics[at + k * channels : at + (k + 1) * channels].astype(np.float64) for k in (0, 1))
+            share = float((window[1] - window[0]) * (window[3] - window[2]))
+            weight, mean, square = weight + share, mean + share * m, square + share * (v + m * m)
+        mean, square = mean / weight, square / weight
+        found[at : at + channels] = mean
+        found[at + channels : at + 2 * channels] = np.maximum(square - mean * mean, 0)
+        known[at : at + 2 * channels] = 1
+        at += 2 * channels
+    return found
+
+
+class Painting(Protocol):
+    """What can give any window of a painted picture."""
+
+    def paint_window(self, window: Window, read: Read, height: int, width: int) -> Array:
+        """(h, w, 3) in [0, 1]."""
+        ...
+
+
+def paint(painting: Painting, pixels: Array, tile: int) -> Array:
+    """A picture (H, W, 3) that is held in memory, painted in tiles of ``tile`` pixels a side."""
+    height, width, _ = pixels.shape
+    out = np.empty(pixels.shape, np.float32)
+    for window in partition(height, width, tile):
+        out[window.slices] = painting.paint_window(window, lambda w: pixels[w.slices], height, width)
+    return out
+
+
+def sweep_over(pixels: Array, tile: int, reach: int = GENERATOR_REACH) -> Sweep:
+    """For :func:`freeze`, over a picture that is held in memory."""
+    height, width, _ = pixels.shape
+
+    def sweep() -> Iterable[tuple[Window, Window, Array]]:
+        for window in partition(height, width, tile):
+            outer = window.grown(reach, height, width)
+            yield window, outer, pixels[outer.slices]
+
+    return sweep
