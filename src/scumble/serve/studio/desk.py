@@ -154,6 +154,11 @@ class Desk:
         note = "Preview" if sitting.look.settings["quality"] == "draft" else "Preview of the first pass"
         return _stage(after=shown(painted), note=note, error=""), share, download
 
+    def widen(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any, Any]:
+        """-> natural, stage, share, download: who moves the slider of the brush wants it to be of that size."""
+        strength, keep_color, _, *others = controls
+        return False, *self.preview(sitting, strength, keep_color, False, *others)
+
     def paint(self, sitting: Sitting, *controls: Any) -> Generator[tuple[Any, ...], None, None]:
         """-> stage, status, paint, stop, download, past, again and again until the painting is done."""
         format = self.set(sitting, controls)

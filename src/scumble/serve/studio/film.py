@@ -48,12 +48,15 @@ def film_tab(desk: Desk, sitting: gr.State, quiet: dict[str, Any]) -> None:
                 stop = gr.Button("Stop, keep what is done", visible=False, elem_id="sc-film-stop")
             status = gr.HTML(elem_classes=["sc-bare"], apply_default_css=False, elem_id="sc-film-status")
         with gr.Column(elem_classes=["sc-panel"]):
-            shown = gr.Video(label="Painted", interactive=False, elem_id="sc-film-shown", height=460)
+            empty = gr.HTML(
+                '<p class="sc-later">The painted film will be shown here.</p>', elem_classes=["sc-bare"], apply_default_css=False
+            )
+            shown = gr.Video(label="Painted", interactive=False, visible=False, elem_id="sc-film-shown", height=460)
             download = gr.DownloadButton("Download", visible=False, elem_id="sc-film-download")
     start.click(
         studio.paint,
         [sitting, source, style, strength, keep_color, steady, size],
-        [status, start, stop, shown, download],
+        [status, start, stop, empty, shown, download],
         trigger_mode="once",
         **quiet,
     )
@@ -74,7 +77,7 @@ class _FilmDesk:
     def paint(
         self, sitting: Sitting, source: str | None, style: str, strength: float, keep_color: float, steady: float, size: float | None
     ) -> Generator[tuple[Any, ...], None, None]:
-        """-> status, start, stop, shown, download, again and again until the film is done."""
+        """-> status, start, stop, empty, shown, download, again and again until the film is done."""
         from scumble.video import film
 
         news: queue.Queue[tuple[int, int | None] | None] = queue.Queue()
@@ -104,20 +107,20 @@ class _FilmDesk:
                 )
             )
         except ScumbleError as error:
-            yield widgets.said(sentence(error), bad=True), *(gr.skip(),) * 4
+            yield widgets.said(sentence(error), bad=True), *(gr.skip(),) * 5
             return
         future.add_done_callback(lambda _: news.put(None))
         began, seen = time.monotonic(), 0.0
-        yield widgets.progress(0, "Painting …"), gr.Button(visible=False), gr.Button(visible=True), gr.skip(), gr.skip()
+        yield widgets.progress(0, "Painting …"), gr.Button(visible=False), gr.Button(visible=True), *(gr.skip(),) * 3
         try:
             while (item := news.get()) is not None:
                 if time.monotonic() - seen < PATIENCE:
                     continue
                 seen = time.monotonic()
-                yield widgets.progress(*_progress(*item, seen - began)), *(gr.skip(),) * 4
+                yield widgets.progress(*_progress(*item, seen - began)), *(gr.skip(),) * 5
             done = future.result()
         except ScumbleError as error:
-            yield widgets.said(sentence(error), bad=True), gr.Button(visible=True), gr.Button(visible=False), gr.skip(), gr.skip()
+            yield widgets.said(sentence(error), bad=True), gr.Button(visible=True), gr.Button(visible=False), *(gr.skip(),) * 3
             return
         finally:
             if not future.done():  # the visitor has gone
@@ -126,7 +129,8 @@ class _FilmDesk:
         width, height = done.size
         text = f"{done.frames} frames · {width} × {height} · {duration(done.seconds)}" + (" · stopped early" if done.interrupted else "")
         file = gr.DownloadButton(f"Download {target.suffix[1:].upper()}", value=str(target), visible=True)
-        yield widgets.said(text), gr.Button(visible=True), gr.Button(visible=False), str(target), file
+        film_shown = gr.Video(value=str(target), visible=True)
+        yield widgets.said(text), gr.Button(visible=True), gr.Button(visible=False), gr.HTML(visible=False), film_shown, file
 
 
 def _progress(done: int, total: int | None, elapsed: float) -> tuple[float, str]:

@@ -67,9 +67,8 @@ def build(service: PaintService) -> gr.Blocks:
         for part, event, take in ((gallery, "pick", desk.pick), (stage, "mask", desk.take_mask)):
             widgets.on(part, event)(take, [sitting, part, *settings], seen, **LIVE)
         widgets.on(gallery, "own")(desk.take_styles, [sitting, gallery], gallery, **QUIET)
-        # who moves the slider wants the brush to be of that size
-        controls["style_scale"].input(lambda: False, None, controls["natural"], **QUIET)
-        moved = [control.input for name, control in controls.items() if name != "format"]
+        controls["style_scale"].input(desk.widen, [sitting, *settings], [controls["natural"], *seen], **LIVE)
+        moved = [control.input for name, control in controls.items() if name not in ("format", "style_scale")]
         gr.on(moved, desk.preview, [sitting, *settings], seen, **LIVE)
         controls["format"].input(desk.say, [sitting, *settings], [share, download], **QUIET)
 
