@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from scumble import __version__
-from scumble.cli import doctor, export, painting, score, styles, train, video
+from scumble.cli import doctor, export, painting, score, serve, styles, train, video
 from scumble.cli.commands import HelpfulGroup
 from scumble.errors import ScumbleError, UsageError, unknown
 
@@ -57,6 +57,7 @@ app.command("video", cls=video.VideoCommand)(video.video)
 app.command("score", cls=score.ScoreCommand)(score.score)
 app.add_typer(train.app, name="train")
 app.add_typer(export.app, name="export")
+app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("doctor")(doctor.doctor)
 
 

@@ -42,7 +42,7 @@ class Slots:
 
     def __init__(self, workers: int, queue: int, name: str, nice: int = 0) -> None:
         self.workers, self.room = workers, workers + queue
-        self._pool = ThreadPoolExecutor(workers, name, initializer=_step_back, initargs=(nice,))
+        self._pool = ThreadPoolExecutor(workers, name, initializer=step_back, initargs=(nice,))
         self._lock = threading.Lock()
         self._taken = 0
         self._seconds = 1.0  # what a call takes, as a running mean
@@ -86,7 +86,7 @@ class Slots:
             self._taken -= 1
 
 
-def _step_back(nice: int) -> None:
+def step_back(nice: int) -> None:
     """Lower the priority of this thread, and of the threads that it will start: Linux keeps it for each thread, not for the process."""
     if nice and sys.platform == "linux":
         with suppress(OSError):

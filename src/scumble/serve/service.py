@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,19 +142,25 @@ class PaintService:
 
         The rules live in the Stylizer, so it is asked: with a picture of one pixel.
         """
-        whole = self.complete(settings)
-        encoded: list[Style] = [self.blended(terms) for terms in styles]
-        if not encoded:
+        self._check_settings(self.complete(settings), len(styles), masks)
+        for terms in styles:
+            self.blended(terms)
+
+    def _check_settings(self, whole: Mapping[str, Any], styles: int, masks: int) -> None:
+        if not styles:
             raise UsageError("give a style")
         if whole["steps"] is not None:
             in_range("steps", whole["steps"], 0, self.settings.max_steps)
         if (whole["feather"] or whole["invert_mask"]) and not masks:
             raise UsageError("feather and invert_mask need a mask")
-        dots = [_DOT] * masks
         size = None if whole["size"] is None else min(whole["size"], 1)
         # at strength 0 all settings are looked at and nothing is painted; what is left is the strength itself
-        self._request(whole | {"strength": 0.0, "size": size}).paint(self.painter, _DOT, encoded, dots)
-        self._request(defaults() | {"strength": whole["strength"]}).paint(self.painter, _DOT, encoded[:1], [])
+        self._request({**whole, "strength": 0.0, "size": size}).paint(self.painter, _DOT, [self._probe] * styles, [_DOT] * masks)
+        self._request(defaults() | {"strength": whole["strength"]}).paint(self.painter, _DOT, [self._probe], [])
+
+    @cached_property
+    def _probe(self) -> Style:
+        return Style.from_image(_DOT, engine=self.painter.engine)
 
     def paint(
         self,
@@ -312,7 +319,7 @@ class PaintService:
             soft = [Mask.from_picture(m, kept.small.size, feather=whole["feather"] * scale, invert=whole["invert_mask"]) for m in masks]
             return self._previewer(kept, encoded, whole, soft)
 
-        self.check(styles, whole, len(masks))
+        self._check_settings(whole, len(styles), len(masks))
         return self.submit(call).result()
 
     def previews(self, content: Picture, names: Iterable[str] | None = None, side: int = 160) -> Generator[tuple[str, Picture], None, None]:

@@ -79,8 +79,8 @@ class Settings:
     max_steps: int = 1_000
     """Of a refinement."""
 
-    data: Path = field(default_factory=data_folder)
-    """The folder for jobs; made when the service starts."""
+    data: Path | None = None
+    """The folder for jobs, made when the service starts; None is :func:`data_folder`."""
     jobs: int = 1
     """Jobs done at the same time, beside ``workers`` and with lower priority."""
     job_queue: int = 100
@@ -127,6 +127,11 @@ class Settings:
             ("kept_bytes", 1_000_000, 10**13),
         ):
             in_range(name.replace("_", "-"), getattr(self, name), low, high)
+
+    @property
+    def folder(self) -> Path:
+        """Where jobs are kept."""
+        return self.data or data_folder()
 
     @property
     def threads(self) -> int:

@@ -1,0 +1,205 @@
+"""The guard in front of everything: who may call, how much they may send, and what browsers are told.
+
+Closed by default. Without a token only this machine is served, and of that only what names it as such: a page on the web that a
+browser shows may neither post to the service (``Origin``) nor reach it under a name of its own (``Host``, DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from scumble.serve.settings import Settings, is_loopback
+
+OPEN = ("/healthz", "/readyz")
+"""What a load balancer may ask without a token."""
+
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    # the page's framework evaluates and inlines; what counts is that nothing is loaded from or sent to anywhere else
+    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'",
+}
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+Observer = Callable[[Scope, int, float], None]
+"""Told (scope, status, seconds) when a response has ended."""
+
+
+class TooLargeError(Exception):
+    """More bytes came than are allowed."""
+
+
+class TooSlowError(Exception):
+    """The body did not come in time."""
+
+
+class RefusedError(Exception):
+    """The request is answered before anybody looks at it."""
+
+    def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(sentence)
+        self.status, self.headers = status, headers or {}
+
+
+class Guard:
+    """ASGI middleware around the whole service, page included."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, observe: Observer) -> None:
+        self.app, self.settings, self.observe = app, settings, observe
+        self._going: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or hand on."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        path = _placed(scope, self.settings.root_path)
+        headers = Headers(scope=scope)
+        started, status, begun = time.monotonic(), 500, False
+        scope.setdefault("state", {})["id"] = request_id = secrets.token_hex(8)
+
+        async def dressed(message: Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                told = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    told.setdefault(name, value)
+                told["x-request-id"] = request_id
+                if path.startswith("/v1"):
+                    told.setdefault("cache-control", "no-store")
+            await send(message)
+
+        client = _client(scope)
+        self._going[client] += 1
+        try:
+            try:
+                self._admit(scope, path, headers, client)
+                await self.app(scope, self._metered(receive, headers, path), dressed)
+            except (RefusedError, TooLargeError, TooSlowError) as error:
+                if begun:
+                    raise
+                await self._refuse(scope, receive, dressed, error, request_id)
+        finally:
+            self._going[client] -= 1
+            if not self._going[client]:
+                del self._going[client]
+            if scope["type"] == "http":
+                self.observe(scope, status, time.monotonic() - started)
+
+    def _admit(self, scope: Scope, path: str, headers: Headers, client: str) -> None:
+        """RefusedError for whoever may not come in."""
+        if path in OPEN:
+            return
+        if self.settings.token is None:
+            self._check_host(headers.get("host", ""))
+        elif not authorized(headers.get("authorization", ""), self.settings.token):
+            scheme = 'Bearer realm="scumble"' if path.startswith("/v1") else 'Basic realm="scumble", charset="UTF-8"'
+            raise RefusedError(401, "a token is needed: send Authorization: Bearer TOKEN", {"www-authenticate": scheme})
+        if scope["type"] == "websocket" or scope["method"] not in SAFE:
+            self._check_origin(headers)
+        if path.startswith("/v1") and self._going[client] > self.settings.per_client:
+            raise RefusedError(
+                429, f"at most {self.settings.per_client} requests at a time are answered; wait for one", {"retry-after": "1"}
+            )
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise RefusedError(400, "the content-length is not a number")
+        if int(length) > self.settings.max_body:
+            raise TooLargeError
+
+    def _check_host(self, host: str) -> None:
+        if self.settings.insecure:
+            return
+        name = urlsplit(f"//{host}").hostname or ""
+        if not is_loopback(name) and name not in (self.settings.host, *self.settings.allowed_hosts):
+            raise RefusedError(
+                421, "without a token the service answers to names of this machine only; add the name with --allow-host, or set a token"
+            )
+
+    def _check_origin(self, headers: Headers) -> None:
+        origin, host = headers.get("origin"), headers.get("x-forwarded-host", headers.get("host", ""))
+        cross = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if cross or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+            raise RefusedError(403, "requests from pages of other sites are not answered")
+
+    def _metered(self, receive: Receive, headers: Headers, path: str) -> Receive:
+        """``receive``, counting bytes, and for the API with a limit on how long all of them may take to come."""
+        taken, deadline, whole = 0, time.monotonic() + self.settings.timeout, False
+
+        async def metered() -> Message:
+            nonlocal taken, whole
+            if whole or not path.startswith("/v1"):
+                message = await receive()
+            else:
+                try:
+                    message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
+                except (asyncio.TimeoutError, TimeoutError) as error:
+                    raise TooSlowError from error
+            if message["type"] == "http.request":
+                whole = not message.get("more_body", False)
+                taken += len(message.get("body", b""))
+                if taken > self.settings.max_body:
+                    raise TooLargeError
+            return message
+
+        return metered
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: Exception, request_id: str) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        status, sentence, headers = 500, str(error), {}
+        if isinstance(error, RefusedError):
+            status, headers = error.status, error.headers
+        elif isinstance(error, TooLargeError):
+            status, sentence = 413, f"the upload is larger than {self.settings.max_body:,} bytes"
+        elif isinstance(error, TooSlowError):
+            status, sentence = 408, f"the upload did not come within {self.settings.timeout:g} s"
+        # the rest of the body is not read, so this connection can't be used again
+        await JSONResponse({"error": sentence, "id": request_id}, status, headers | {"connection": "close"})(scope, receive, send)
+
+
+def authorized(header: str, token: str) -> bool:
+    """Whether ``header`` shows the token, as a bearer's or as the password of any user (which is what browsers can ask for)."""
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode("utf-8", "replace").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+
+
+def _placed(scope: Scope, root: str) -> str:
+    """The path below ``root``. Proxies that cut the prefix off and proxies that leave it are both understood."""
+    path: str = scope["path"]
+    inside = not root or path == root or path.startswith(root + "/")
+    scope["root_path"], scope["path"] = root, path if inside else root + path
+    if root and "raw_path" in scope and not inside:
+        scope["raw_path"] = root.encode() + scope["raw_path"]
+    return path[len(root) :] if root and inside else path
+
+
+def _client(scope: Scope) -> str:
+    client: Iterable[object] | None = scope.get("client")
+    return str(next(iter(client))) if client else ""
