@@ -72,19 +72,26 @@ def write_whole(target: Path, data: bytes, *, overwrite: bool) -> None:
     """Bytes into a hidden file beside the target, onto the disk, and only then under the target's name."""
     temporary = target.parent / f".scumble-{secrets.token_hex(8)}.part"
     try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if overwrite:
-                with suppress(OSError):
-                    temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-                temporary.replace(target)
-            else:
-                _claim(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        put_in_place(temporary, target, overwrite=overwrite)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, target: Path, *, overwrite: bool) -> None:
+    """A file that is whole and on the disk comes under its name. InputError if that is taken or can't be had."""
+    try:
+        if overwrite:
+            with suppress(OSError):
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            temporary.replace(target)
+        else:
+            _claim(temporary, target)
         if os.name == "posix":
             with suppress(OSError):
                 folder = os.open(target.parent, os.O_RDONLY)
@@ -95,7 +102,11 @@ def write_whole(target: Path, data: bytes, *, overwrite: bool) -> None:
     except FileExistsError:
         raise InputError(f"{target} exists already; allow overwriting (--overwrite) or choose another name") from None
     except OSError as error:
-        raise InputError(f"cannot write {target} ({reason(error)}); free space, change permissions or choose another place") from error
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {target} ({reason(error)}); free space, change permissions or choose another place")
 
 
 def _claim(temporary: Path, target: Path) -> None:

@@ -214,6 +214,19 @@ def to_srgb(raster: Raster, name: str) -> tuple[Floats, bytes | None]:
     return (np.repeat(pixels, 3, axis=2) if space == "GRAY" else pixels), None
 
 
+def is_usable(icc: bytes, space: str, name: str) -> bool:
+    """Whether a profile says something about samples of ``space``; if not, a warning that names the picture."""
+    try:
+        profile = read_profile(icc)
+    except _BrokenProfileError as error:
+        log.warning("%s: the colour profile is ignored: %s", name, error)
+        return False
+    if profile.space != space and (profile.space, space) != ("RGB", "GRAY"):
+        log.warning("%s: the colour profile is ignored: it is for %s, the picture is %s", name, profile.space, space)
+        return False
+    return True
+
+
 def _leads_back(profile: Profile) -> bool:
     """Whether colours can be brought back; a scanner's profile, say, may only lead from its colours to ours."""
     try:

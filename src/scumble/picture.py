@@ -25,7 +25,7 @@ from scumble._formats import FORMATS, SUFFIXES, Metadata, Raster
 from scumble._profiles import Floats, quantized, read_profile, to_srgb, unit
 from scumble.errors import InputError, UsageError, in_range
 
-__all__ = ["DEFAULT_MAX_PIXELS", "SUFFIXES", "Metadata", "Picture", "Source", "read_recipe"]
+__all__ = ["DEFAULT_MAX_PIXELS", "SUFFIXES", "Metadata", "Picture", "Source", "read_recipe", "read_size"]
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,11 @@ class Picture:
         """A picture from a Pillow image of any mode, with the profile, EXIF and XMP that it carries."""
         return _picture_of(_formats.raster_of(image), "the picture")
 
+    @classmethod
+    def from_raster(cls, raster: Raster, name: str) -> Picture:
+        """A picture from decoded samples and what their file said; ``name`` is what messages call it."""
+        return _picture_of(raster, name)
+
     def with_pixels(self, pixels: ArrayLike) -> Picture:
         """The same picture painted anew: (H, W, 3) floats, clipped to [0, 1]; alpha and metadata stay.
 
@@ -186,7 +191,7 @@ class Picture:
         key = _formats.format_named(format)
         in_range("quality", quality, 1, 100)
         depth = self._depth(key, bits)
-        samples, icc = self._samples(key, depth)
+        samples, icc = self.samples(key, depth)
         metadata = replace(self.metadata, icc_profile=icc)
         return _formats.write(key, samples, metadata, quality=int(quality), recipe=_recipe_text(recipe))
 
@@ -225,7 +230,7 @@ class Picture:
             log.warning('the picture has 16 bits per channel and is written with 8; to keep all of them: pip install "scumble[deep]"')
         return bits or 8
 
-    def _samples(self, format: str, depth: int) -> tuple[NDArray[Any], bytes | None]:
+    def samples(self, format: str, depth: int) -> tuple[NDArray[Any], bytes | None]:
         """What the file shall hold, (H, W, 1..4) unsigned, and the profile in which that is meant."""
         kind = FORMATS[format]
         alpha = self.alpha if kind.alpha else None
@@ -259,6 +264,13 @@ class Picture:
         kept = 1 - np.abs(now - self.excess.inside).max(axis=1, keepdims=True) / np.float32(_REPAINTED)
         pixels[self.excess.index] = now + self.excess.beyond * np.maximum(kept, 0)
         return pixels.reshape(self.pixels.shape)
+
+
+def read_size(source: Source) -> tuple[int, int]:
+    """(height, width) of a picture file as its pixels are stored, from its header alone; InputError as for ``Picture.open``."""
+    stream, name = stream_of(source)
+    with stream:
+        return _formats.read_size(stream, name)
 
 
 def read_recipe(source: Source) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Stylizer:
         steps: int | None = None,
         encoder: str = "eye",
         size: int | None = None,
-        detail: str = "content",
+        detail: str | None = None,
         statistics: str = "thumbnail",
         memory: int | None = None,
         progress: Progress | None = None,
@@ -87,8 +87,8 @@ class Stylizer:
             steps: how many steps of that, in place of ``quality``'s.
             encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`.
             size: the longer side of the result in pixels; None is the content's own.
-            detail: what is finer than a large picture's reduced size comes from the ``content`` as it is, or is ``painted`` once more
-                at full size.
+            detail: what is finer than a large picture's reduced size comes from the ``content`` as it is, or is ``painted`` once more at
+                full size. None: the content's, and painted for files that :mod:`scumble.large` paints by rows.
             statistics: in tiles, and for painted detail: ``thumbnail`` are those of the reduced picture, ``exact`` those of the full one.
             memory: bytes that a net may take; a pass that would take more is made in tiles. None is 2.5 GB.
             progress: called after every step of the refinement.
@@ -100,7 +100,7 @@ class Stylizer:
         """
         brush = self.brush(
             strength=strength, method=method, style_scale=style_scale, quality=quality, steps=steps, encoder=encoder,
-            detail=detail, statistics=statistics, memory=memory, progress=progress, preview=preview,
+            detail=detail or "content", statistics=statistics, memory=memory, progress=progress, preview=preview,
         )  # fmt: skip
         in_range("keep-color", keep_color, 0.0, 1.0)
         if size is not None:

@@ -114,6 +114,20 @@ def read_recipe(stream: BinaryIO, name: str) -> dict[str, Any]:
     return recipe
 
 
+def read_size(stream: BinaryIO, name: str) -> tuple[int, int]:
+    """(height, width) as stored, before any orientation is applied; pixels are not decoded. Raises InputError, MissingExtraError."""
+    format, head = _identify(stream, name)
+    with _damage_as_input_error(name, format):
+        if format == "TIFF":
+            tags = tiff_tags(stream)
+            width, height = int(tags[256]), int(tags[257])
+        elif format in ("PNG", "WEBP"):
+            width, height = _header_size(format, head)
+        else:
+            width, height = _open_lazily(stream, name, format, None).size
+    return height, width
+
+
 _MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "BMP": b"BM", "GIF": b"GIF8"}
 
 

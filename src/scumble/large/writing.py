@@ -1,0 +1,183 @@
+"""Where tiles go until all are there, what is known of them after ``kill -9``, and the file that they become, by libvips."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble._files import checked_target, put_in_place, reason
+from scumble._formats import FORMATS as ALL_FORMATS
+from scumble._formats import Metadata, format_named
+from scumble._formats.tags import with_recipe
+from scumble.errors import InputError, UsageError
+from scumble.large.reading import load_vips
+from scumble.tiling import Window
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("TIFF", "PNG", "JPEG")
+_VERSION = 1
+_JPEG_PACKET = 65_504
+
+
+def checked_format(target: Path, height: int, width: int) -> str:
+    """The format of a target that is written by rows; UsageError for another one, or for one that can't hold the size."""
+    kind = format_named(target.suffix)
+    if kind not in FORMATS:
+        raise UsageError(f"a picture of {height * width / 1e6:.0f} megapixels is written as .tif, .png or .jpg; got {target.name!r}")
+    longest = ALL_FORMATS[kind].longest
+    if max(height, width) > longest:
+        raise UsageError(f"{kind} holds at most {longest} pixels a side; got {width} x {height}: save as .tif or .png")
+    return kind
+
+
+class Canvas:
+    """Samples (H, W, bands) on the disk, in a hidden folder beside the target, with one byte a tile that says whether it is done.
+
+    Args:
+        target: what will be written.
+        identity: all that decides the pixels, as JSON values: what was begun can be gone on with only if it is the same.
+        resume: take up what is there, if anything is; else it is thrown away.
+
+    UsageError if what is there was begun otherwise, InputError if it is damaged.
+    """
+
+    def __init__(self, target: Path, identity: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        self.place = checked_target(target, overwrite=overwrite)
+        self.folder = self.place.with_name(f".{self.place.name}.parts")
+        self.overwrite = overwrite
+        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self.state: dict[str, Any] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}
+        if resume and (self.folder / "state.json").is_file():
+            self._take_up()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on with."""
+        return bool(self.state)
+
+    def begin(self, height: int, width: int, bands: int, bits: int, tile: int, tiles: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Claim the disk space; ``arrays`` are kept with it. InputError where there is not enough."""
+        size = height * width * bands * bits // 8
+        try:
+            self.folder.mkdir(exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            if free < size:
+                raise InputError(
+                    f"{self.place} takes {size / 1e9:.1f} GB beside it while it is painted; {free / 1e9:.1f} GB are free: free some space"
+                )
+            with (self.folder / "canvas").open("wb") as file:
+                file.truncate(size)
+            with (self.folder / "arrays.npz").open("wb") as file:
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+            (self.folder / "done").write_bytes(bytes(tiles))
+            shape = {"height": height, "width": width, "bands": bands, "bits": bits, "tile": tile}
+            self.state = {"version": _VERSION, "identity": self.identity, **shape}
+            part = self.folder / "state.json.part"
+            part.write_text(json.dumps(self.state), "utf-8")
+            part.replace(self.folder / "state.json")
+        except OSError as error:
+            raise InputError(f"cannot write beside {self.place} ({reason(error)}); free space, or choose another place") from error
+        self.arrays = dict(arrays)
+
+    def done(self) -> list[bool]:
+        """Of each tile, whether it is there."""
+        return [b == 1 for b in (self.folder / "done").read_bytes()]
+
+    def put(self, number: int, window: Window, samples: NDArray[Any]) -> None:
+        """One tile (h, w, bands). Only when it is safe on the disk it counts as done."""
+        state = self.state
+        shape = (state["height"], state["width"], state["bands"])
+        try:
+            # mapped for a moment: pages that stay mapped would count as this process's memory
+            canvas = np.memmap(self.folder / "canvas", f"u{state['bits'] // 8}", "r+", shape=shape)
+            canvas[window.slices] = samples
+            canvas.flush()
+            del canvas
+            with (self.folder / "done").open("r+b") as file:
+                file.seek(number)
+                file.write(b"\1")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"cannot write beside {self.place} ({reason(error)}); free space, then go on with --resume") from error
+
+    def finish(self, format: str, metadata: Metadata, recipe: str, quality: int = 95) -> None:
+        """All tiles become the file, under its name only when it is whole."""
+        vips = load_vips()
+        state = self.state
+        part = self.folder / f"whole{self.place.suffix}"
+        try:
+            raw = (os.fspath(self.folder / "canvas"), state["width"], state["height"], state["bands"])
+            image = vips.Image.rawload(
+                *raw, format="ushort" if state["bits"] == 16 else "uchar",
+                interpretation="rgb16" if state["bits"] == 16 else "srgb", access="sequential",
+            ).copy()  # fmt: skip
+            _describe(image, vips, format, metadata, recipe)
+            if metadata.dpi:
+                image = image.copy(xres=metadata.dpi[0] / 25.4, yres=metadata.dpi[1] / 25.4)
+            if format == "TIFF":
+                image.tiffsave(
+                    os.fspath(part), tile=True, tile_width=256, tile_height=256, pyramid=True, bigtiff=True,
+                    compression="deflate", predictor="horizontal",
+                )  # fmt: skip
+            elif format == "PNG":
+                image.pngsave(os.fspath(part))
+            else:
+                image.jpegsave(os.fspath(part), Q=quality, subsample_mode="off")
+            del image
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
+            put_in_place(part, self.place, overwrite=self.overwrite)
+        except vips.Error as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"cannot write {self.place} ({why}); free space, then go on with --resume") from error
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def give_up(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _take_up(self) -> None:
+        try:
+            state = json.loads((self.folder / "state.json").read_text("utf-8"))
+            then = state["identity"]
+            other = [key for key in self.identity if then.get(key) != self.identity[key]] if state["version"] == _VERSION else ["version"]
+            if other:
+                raise UsageError(f"{self.place} was begun with another {', '.join(other)}; give the same, or begin again without --resume")
+            with np.load(self.folder / "arrays.npz") as arrays:
+                self.arrays = {key: arrays[key] for key in arrays.files}
+            size = state["height"] * state["width"] * state["bands"] * state["bits"] // 8
+            if (self.folder / "canvas").stat().st_size != size:
+                raise ValueError("the canvas has another size")
+            self.state = state
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise InputError(f"what is finished of {self.place} can't be read any more; begin again without --resume") from error
+
+
+def _describe(image: Any, vips: Any, format: str, metadata: Metadata, recipe: str) -> None:
+    """Profile, EXIF and XMP with the recipe. What libvips puts into a TIFF is no EXIF: there the EXIF is left out."""
+    xmp = with_recipe(metadata.xmp, recipe)
+    if format == "JPEG" and len(xmp or b"") > _JPEG_PACKET:
+        xmp = with_recipe(None, recipe)
+        log.warning("a JPEG cannot hold more than 64 KB of XMP: the picture's own is left out")
+    exif = None if metadata.exif is None else b"Exif\0\0" + metadata.exif
+    if format == "TIFF" and exif is not None:
+        log.warning("EXIF is left out: a tiled TIFF is written without; PNG and JPEG hold it")
+        exif = None
+    for name, value in (("icc-profile-data", metadata.icc_profile), ("exif-data", exif), ("xmp-data", xmp)):
+        if value is not None:
+            image.set_type(vips.GValue.blob_type, name, value)

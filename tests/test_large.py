@@ -1,0 +1,285 @@
+"""Pictures painted by rows: the same colours, metadata and result as of pictures that are held whole; interrupted runs go on."""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from scumble import large, tiling
+from scumble.errors import InputError, UsageError
+from scumble.large.reading import Source
+from scumble.mask import Mask
+from scumble.picture import Picture, read_recipe
+from scumble.stylizer import Stylizer, working_scale
+from scumble.tiling import Window, partition
+from test_tiling import scene
+
+pyvips = pytest.importorskip("pyvips", reason='needs pyvips: pip install "scumble[big]"')
+
+
+@pytest.fixture(scope="module")
+def painter():
+    return Stylizer("cpu", threads=2)
+
+
+def photo(folder, name="in.png", height=500, width=620, **save):
+    path = folder / name
+    Image.fromarray((scene(height, width) * 255).astype(np.uint8)).save(path, **save)
+    return path
+
+
+@lru_cache  # Little CMS writes the time into it
+def adobe_like():
+    """A profile with other primaries than sRGB's: Pillow's own of a matrix kind, its red moved."""
+    icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(icc[128:132], "big")
+    for at in range(132, 132 + 12 * count, 12):
+        if icc[at : at + 4] == b"rXYZ":
+            start = int.from_bytes(icc[at + 4 : at + 8], "big")
+            icc[start + 8 : start + 12] = round(0.6097 * 65536).to_bytes(4, "big")
+    return bytes(icc)
+
+
+def variants(folder):
+    rgb = (scene(90, 130) * 255).astype(np.uint8)
+    alpha = np.where(np.arange(130) < 40, 0, np.arange(130) + 100).clip(0, 255).astype(np.uint8) * np.ones((90, 1), np.uint8)
+    deep = (scene(90, 130) * 65535).astype(np.uint16)
+    made = {}
+
+    def save(name, image, **more):
+        image.save(folder / name, **more)
+        made[name] = folder / name
+
+    save("plain.png", Image.fromarray(rgb))
+    save("plain.jpg", Image.fromarray(rgb), quality=95)
+    save("grey.png", Image.fromarray(rgb[..., 0]))
+    save("bilevel.png", Image.fromarray(rgb[..., 0] > 120))
+    save("palette.png", Image.fromarray(rgb).quantize(40))
+    save("alpha.png", Image.fromarray(np.dstack([rgb, alpha])))
+    save("grey-alpha.png", Image.fromarray(np.dstack([rgb[..., 0], alpha])))
+    save("profile.tif", Image.fromarray(rgb), icc_profile=adobe_like(), compression="tiff_deflate")
+    save("cmyk.jpg", Image.fromarray(rgb).convert("CMYK"), quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a hill"
+    save("sideways.jpg", Image.fromarray(rgb), exif=exif, quality=95)
+    save("broken-profile.png", Image.fromarray(rgb), icc_profile=b"no profile at all" * 20)
+    deep_picture = Picture.from_array(deep)
+    made["deep.png"] = deep_picture.save(folder / "deep.png")
+    made["deep.tif"] = deep_picture.save(folder / "deep.tif")
+    return made
+
+
+def test_rows_show_what_the_whole_shows(tmp_path):
+    pytest.importorskip("imagecodecs")
+    for name, path in variants(tmp_path).items():
+        whole = Picture.open(path)
+        source = Source(path)
+        assert (source.height, source.width) == whole.size, name
+        assert source.metadata.bits == whole.metadata.bits, name
+        rows = source.rows()
+        got = np.zeros_like(whole.pixels)
+        alpha = np.zeros(whole.size, np.float32)
+        for w in partition(*whole.size, 48):
+            part = rows.picture(w)
+            got[w.slices] = part.pixels
+            if part.alpha is not None:
+                alpha[w.slices] = part.alpha
+        visible = np.ones(whole.size, bool) if whole.alpha is None else whole.alpha > 0
+        # libvips and Pillow may round a JPEG's colours differently
+        assert np.abs(got - whole.pixels)[visible].max() <= (3 / 255 if name.endswith("jpg") else 1e-4), name
+        if whole.alpha is not None:
+            np.testing.assert_allclose(alpha, whole.alpha, atol=1e-5)
+        assert rows.picture(Window(0, 1, 0, 1)).metadata.icc_profile == whole.metadata.icc_profile, name
+
+
+def test_reduced_is_the_whole_made_smaller(tmp_path):
+    path = photo(tmp_path, height=400, width=700)
+    reduced = Source(path).reduced(100, 175)
+    assert np.abs(reduced.pixels - Picture.open(path).resized(175, 100).pixels).max() < 3 / 255
+
+
+def brush(painter, detail):
+    return painter.brush(
+        strength=1.0, method="generator", style_scale=3.0, quality="draft", steps=None, encoder="eye", detail=detail,
+        statistics="thumbnail", memory=None, progress=None, preview=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("detail", ["content", "painted"])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
+def test_a_file_painted_by_rows_is_the_picture_painted_whole(tmp_path, painter, detail, suffix):
+    path = photo(tmp_path)
+    settings = {"style_scale": 3.0, "detail": detail}
+    outcome = large.paint(path, ["great-wave"], tmp_path / f"out{suffix}", painter=painter, memory=340_000_000, **settings)
+    assert outcome.plan.tiles > 1 or detail == "content"
+    whole = painter(Picture.open(path), "great-wave", **settings)
+    out = Picture.open(tmp_path / f"out{suffix}")
+    assert out.size == whole.size
+    assert np.abs(out.pixels - whole.pixels).mean() < 3 / 255  # the two reduce the content by different programs
+    # from the same reduced content, it is the very same picture
+    source = Source(path)
+    factor = working_scale(source.height, source.width, 3.0)
+    small = source.reduced(round(source.height * factor), round(source.width * factor)).pixels
+    layer = painter.layer(small, "great-wave", brush(painter, detail), lambda _: None)
+    same = tiling.paint(layer, Picture.open(path).pixels, 4096)
+    assert np.abs(out.pixels - same).max() <= (1.01 / 255 if suffix != ".jpg" else 16 / 255)
+    assert len(list(tmp_path.iterdir())) == 2  # nothing is left beside
+
+
+def test_settings_reach_the_tiles(tmp_path, painter):
+    path = photo(tmp_path, height=300, width=400)
+    picture = Picture.open(path)
+    mask = np.zeros((30, 40), np.float32)
+    mask[:, 20:] = 1
+    whole = painter(picture, "great-wave", style_scale=3, keep_color=0.5, strength=0.6, mask=Mask.from_array(mask, (300, 400)))
+    large.paint(
+        path, ["great-wave"], tmp_path / "out.png", painter=painter, masks=[Picture.from_array(mask)], style_scale=3, keep_color=0.5,
+        strength=0.6, detail="content",
+    )  # fmt: skip
+    out = Picture.open(tmp_path / "out.png")
+    assert np.abs(out.pixels - whole.pixels).mean() < 1.5 / 255
+    assert np.abs(out.pixels - picture.pixels)[:, :180].max() <= 1 / 255
+    large.paint(path, ["great-wave"], tmp_path / "nothing.png", painter=painter, style_scale=3, strength=0)
+    assert np.abs(Picture.open(tmp_path / "nothing.png").pixels - picture.pixels).max() <= 1 / 255
+    large.paint(path, ["great-wave"], tmp_path / "half.png", painter=painter, style_scale=4, size=300)
+    assert Picture.open(tmp_path / "half.png").size == (225, 300)
+
+
+def test_what_the_file_said_is_kept(tmp_path, painter):
+    pytest.importorskip("imagecodecs")
+    exif = Image.Exif()
+    exif[0x010E] = "a hill"
+    rgba = np.dstack([(scene(260, 300) * 255).astype(np.uint8), np.tile(np.linspace(0, 255, 300).astype(np.uint8), (260, 1))])
+    Image.fromarray(rgba).save(tmp_path / "in.png", icc_profile=adobe_like(), exif=exif, dpi=(300, 300))
+    for suffix in (".png", ".tif", ".jpg"):
+        out = tmp_path / f"out{suffix}"
+        recipe = {"verb": "stylize", "settings": {"a": "ü<&"}}
+        large.paint(tmp_path / "in.png", ["irises"], out, painter=painter, style_scale=4, recipe=recipe)
+        there = Picture.open(out)
+        assert there.metadata.icc_profile == adobe_like()
+        assert (there.alpha is not None) == (suffix != ".jpg")
+        assert read_recipe(out) == {"verb": "stylize", "settings": {"a": "ü<&"}}
+        assert suffix == ".tif" or b"a hill" in there.metadata.exif
+        assert there.metadata.dpi == pytest.approx((300, 300), abs=0.5)
+    deep = (scene(260, 300) * 65535).astype(np.uint16)
+    Picture.from_array(deep).save(tmp_path / "deep.png")
+    for suffix in (".png", ".tif"):
+        large.paint(tmp_path / "deep.png", ["irises"], tmp_path / f"deeper{suffix}", painter=painter, style_scale=4, strength=0)
+        out = Picture.open(tmp_path / f"deeper{suffix}")
+        assert out.metadata.bits == 16
+        assert np.abs(out.pixels - deep / 65535).max() < 2e-5
+
+
+def test_a_tiff_is_tiled_and_pyramidal(tmp_path, painter):
+    large.paint(photo(tmp_path), ["irises"], tmp_path / "out.tif", painter=painter, style_scale=4)
+    head = (tmp_path / "out.tif").read_bytes()[:4]
+    assert head in (b"II+\0", b"MM\0+")  # BigTIFF
+    image = pyvips.Image.new_from_file(str(tmp_path / "out.tif"))
+    assert image.get("n-pages") >= 2
+    assert pyvips.Image.new_from_file(str(tmp_path / "out.tif"), page=1).width == image.width // 2
+
+
+class Stop(BaseException):
+    """As sudden as a killed process."""
+
+
+def test_an_interrupted_run_goes_on_with_the_tiles_that_are_missing(tmp_path, painter):
+    path = photo(tmp_path, height=300, width=900)
+    settings = {"painter": painter, "style_scale": 4.0, "memory": 330_000_000, "recipe": {"style": "a"}}
+    large.paint(path, ["irises"], tmp_path / "whole.png", **settings)
+
+    def stop(done, total):
+        if done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, **settings)
+    assert not (tmp_path / "out.png").exists()
+    seen = []
+    outcome = large.paint(path, ["irises"], tmp_path / "out.png", resume=True, tiles=lambda done, total: seen.append(done), **settings)
+    assert outcome.resumed == 2
+    assert seen == list(range(2, outcome.plan.tiles + 1))
+    assert (tmp_path / "out.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.png", "out.png", "whole.png"]
+
+
+def test_going_on_with_something_else_is_refused(tmp_path, painter):
+    path = photo(tmp_path, height=300, width=900)
+
+    def stop(done, total):
+        if done == 1:
+            raise Stop
+
+    settings = {"painter": painter, "style_scale": 4.0, "memory": 330_000_000}
+    with pytest.raises(Stop):
+        large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, recipe={"style": "a"}, **settings)
+    with pytest.raises(UsageError, match="another style"):
+        large.paint(path, ["irises"], tmp_path / "out.png", resume=True, recipe={"style": "b"}, **settings)
+    folder = tmp_path / ".out.png.parts"
+    (folder / "canvas").write_bytes(b"")
+    with pytest.raises(InputError, match="begin again"):
+        large.paint(path, ["irises"], tmp_path / "out.png", resume=True, recipe={"style": "a"}, **settings)
+    large.paint(path, ["irises"], tmp_path / "out.png", recipe={"style": "b"}, **settings)
+    assert not folder.exists()
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
+    path = photo(tmp_path)
+    cases = [
+        ({"source": tmp_path / "no.png"}, InputError, "no file"),
+        ({"target": tmp_path / "out.webp"}, UsageError, ".tif, .png or .jpg"),
+        ({"target": path}, InputError, "exists already"),
+        ({"target": tmp_path / "no" / "out.png"}, InputError, "no folder"),
+        ({"max_pixels": 1000}, InputError, "--max-pixels"),
+        ({"memory": 1000_000}, UsageError, "--memory"),
+        ({"style_scale": 0.25}, UsageError, "style-scale"),
+        ({"detail": "nice"}, UsageError, "unknown detail"),
+        ({"statistics": "exactly"}, UsageError, "did you mean 'exact'"),
+        ({"statistics": "exact", "method": "wct"}, UsageError, "generator"),
+    ]
+    for more, kind, words in cases:
+        call = {"source": path, "target": tmp_path / "out.png", "style_scale": 4.0, **more}
+        with pytest.raises(kind, match=words):
+            large.paint(call.pop("source"), ["irises"], call.pop("target"), painter=painter, **call)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize("name", ["in.jpg", "in.png", "in.tif"])
+def test_a_truncated_file_is_told_and_leaves_nothing(tmp_path, painter, name):
+    path = photo(tmp_path, name)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="whole copy"):
+        large.paint(path, ["irises"], tmp_path / "out.png", painter=painter, style_scale=4)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_float_tiff_is_told(tmp_path, painter):
+    Image.fromarray(scene(60, 80)[..., 0]).save(tmp_path / "in.tif")
+    with pytest.raises(InputError, match="8 or 16 bits"):
+        large.paint(tmp_path / "in.tif", ["irises"], tmp_path / "out.png", painter=painter, style_scale=4)
+
+
+def test_exact_statistics_by_rows(tmp_path, painter):
+    path = photo(tmp_path, height=200, width=420)
+    plans = []
+    out = tmp_path / "out.png"
+    large.paint(
+        path, ["irises"], out, painter=painter, style_scale=4, statistics="exact", planned=lambda *plan: plans.append(plan),
+        memory=400_000_000,
+    )  # fmt: skip
+    whole = painter(Picture.open(path), "irises", style_scale=4, detail="painted", statistics="exact")
+    assert np.abs(Picture.open(out).pixels - whole.pixels).mean() < 1.5 / 255
+    assert plans[0][1:] == (200, 420)
+    assert plans[0][0].estimate <= plans[0][0].budget == 400_000_000
+
+
+def test_png_bytes_are_the_same_each_time(tmp_path, painter):
+    path = photo(tmp_path)
+    for name in ("a.png", "b.png"):
+        large.paint(path, ["irises"], tmp_path / name, painter=painter, style_scale=4)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())).size == (620, 500)
