@@ -1,6 +1,6 @@
 """Contact sheets: many paintings on one labelled JPEG.
 
-    contact_sheet.py grid OUT.jpg --content A.jpg B.jpg --style great-wave work.jpg [--method wct]
+    contact_sheet.py grid OUT.jpg --content A.jpg B.jpg --style great-wave work.jpg [--method wct] [--crop]
     contact_sheet.py pairs OUT.jpg --pairs pairs.csv --content DIR --style DIR --painted DIR [DIR ...]
 
 ``grid`` paints every content in every style. ``pairs`` paints nothing: it shows, for each row of pairs.csv, the content, the
@@ -28,10 +28,11 @@ LIMIT = 2_000_000
 PAPER, INK = (250, 249, 246), (60, 58, 54)
 
 
-def sheet(rows: Sequence[Sequence[Cell]], cell: int = 300) -> Image.Image:
-    """Rows of pictures, each reduced to fit ``cell`` × ``cell`` pixels (never enlarged), with their labels."""
+def sheet(rows: Sequence[Sequence[Cell]], cell: int = 300, *, crop: bool = False) -> Image.Image:
+    """Rows of pictures, each reduced to fit ``cell`` × ``cell`` pixels (never enlarged) or cropped to its middle, with their labels."""
+    fitted = _middle if crop else _fitted
     font, gap, line = ImageFont.load_default(max(11, cell // 20)), cell // 20, max(16, cell // 13)
-    images = [[(_fitted(picture, cell) if picture else None, label) for picture, label in row] for row in rows]
+    images = [[(fitted(picture, cell) if picture else None, label) for picture, label in row] for row in rows]
     widths = [max((row[k][0].width for row in images if k < len(row) and row[k][0]), default=cell) for k in range(max(map(len, images)))]
     heights = [max((image.height for image, _ in row if image), default=0) + line for row in images]
     whole = Image.new("RGB", (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1)), PAPER)
@@ -94,6 +95,13 @@ def _fitted(picture: Picture, side: int) -> Image.Image:
     return picture.resized(max(1, round(picture.width * factor)), max(1, round(picture.height * factor))).to_pil().convert("RGB")
 
 
+def _middle(picture: Picture, side: int) -> Image.Image:
+    """``side`` × ``side`` pixels out of the middle, none of them resampled."""
+    height, width = min(side, picture.height), min(side, picture.width)
+    top, left = (picture.height - height) // 2, (picture.width - width) // 2
+    return picture.to_pil().convert("RGB").crop((left, top, left + width, top + height))
+
+
 def _shortened(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     if font.getlength(label) <= width:
         return label
@@ -109,6 +117,8 @@ def main() -> None:
         job = jobs.add_parser(name)
         job.add_argument("out", type=Path)
         job.add_argument("--cell", type=int, default=300, help="longest side of a picture on the sheet (%(default)s)")
+        job.add_argument("--crop", action="store_true", help="show the middle of each at 1:1 instead of reducing it")
+        job.add_argument("--limit", type=int, default=LIMIT, help="bytes that the sheet may have (%(default)s)")
         if name == "grid":
             job.add_argument("--content", type=Path, nargs="+", required=True)
             job.add_argument("--style", nargs="+", required=True, help="names, pictures, folders or .style files")
@@ -131,7 +141,7 @@ def main() -> None:
             named = [(find(asked.content, content), content), (find(asked.style, style), style)]
             named += [(find(folder, f"{content}--{style}"), folder.name) for folder in asked.painted]
             rows.append([(Picture.open(path), label) for path, label in named])
-    print(save(sheet(rows, asked.cell), asked.out))
+    print(save(sheet(rows, asked.cell, crop=asked.crop), asked.out, asked.limit))
 
 
 if __name__ == "__main__":
