@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
 
 from scumble.serve.service import PaintService
+from scumble.serve.studio.desk import Desk
 from scumble.serve.studio.look import STATIC, theme
-from scumble.serve.studio.page import build
+from scumble.serve.studio.page import lay_out
 
-__all__ = ["build", "mount"]
+__all__ = ["mount"]
 
 
 def mount(app: FastAPI, service: PaintService, path: str = "/") -> FastAPI:
     """Put the page into ``app`` at ``path``, after all other routes: at ``/`` it answers what they don't."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio asks this wherever it would tell others about its use
-    settings = service.settings
+    settings, desk, lifespan = service.settings, Desk(service), app.router.lifespan_context
+
+    @asynccontextmanager
+    async def until_closed(app: FastAPI) -> AsyncGenerator[Any, None]:
+        async with lifespan(app) as state:
+            try:
+                yield state
+            finally:
+                desk.close()
+
+    app.router.lifespan_context = until_closed
     return gr.mount_gradio_app(
         app,
-        build(service),
+        lay_out(desk),
         path=path,
         server_name=settings.host,
         server_port=settings.port,

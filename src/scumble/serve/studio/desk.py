@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
+from weakref import WeakSet
 
 import gradio as gr
 import numpy as np
@@ -41,10 +42,22 @@ class Desk:
         self.long = Slots(service.settings.jobs, service.settings.queue, "scumble-studio", nice=10)
         self._example = Upload(EXAMPLE, (STATIC / EXAMPLE).read_bytes())
         self._examples: Cache[str, str] = Cache(1024)
+        self._sittings: WeakSet[Sitting] = WeakSet()
 
     def sit(self) -> Sitting:
         """A visitor comes."""
-        return Sitting(self.service, widgets.styles()[0].name)
+        sitting = Sitting(self.service, widgets.styles()[0].name)
+        self._sittings.add(sitting)
+        return sitting
+
+    def close(self) -> None:
+        """Whatever is being painted ends with its best so far; all files of all visitors go."""
+        for sitting in list(self._sittings):
+            sitting.cancel.set()
+            sitting.cancel_film.set()
+        self.long.close()
+        for sitting in list(self._sittings):
+            sitting.close()
 
     # What comes in --------------------------------------------------------------------------------------------------------
 
@@ -250,7 +263,7 @@ def received(sent: Mapping[str, Any]) -> Upload:
     with suppress(OSError):  # another visitor has sent the same file and it is gone already
         place.unlink()
         place.parent.rmdir()
-    return Upload(str(sent["name"])[:200], data)
+    return Upload(str(sent["name"]), data)
 
 
 def _stage(**props: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from scumble.serve.service import PaintService, defaults
+from scumble.serve.service import defaults
 from scumble.serve.studio import widgets
 from scumble.serve.studio.desk import Desk
 from scumble.serve.studio.sitting import FORMATS, ORIGINAL, Sitting
@@ -27,10 +27,9 @@ _METHOD = {
 }
 
 
-def build(service: PaintService) -> gr.Blocks:
+def lay_out(desk: Desk) -> gr.Blocks:
     """The page, to be mounted with :func:`scumble.serve.studio.mount`."""
-    desk = Desk(service)
-    limit = service.settings.max_body
+    limit = desk.service.settings.max_body
     with gr.Blocks(title="Scumble", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         sitting = gr.State(None, time_to_live=24 * 3600, delete_callback=_close)
         widgets.head()
@@ -76,7 +75,7 @@ def build(service: PaintService) -> gr.Blocks:
         paint.click(desk.paint, [sitting, *settings], painting, trigger_mode="once", **QUIET)
         stop.click(desk.stop, sitting, stop, queue=False, **QUIET)
         widgets.on(past, "back")(desk.back, [sitting, past], [stage, gallery, status, download, past, share, *settings], **QUIET)
-    page.queue(default_concurrency_limit=None, max_size=service.settings.queue * 4 + 64, api_open=False)
+    page.queue(default_concurrency_limit=None, max_size=4 * desk.service.settings.queue + 64, api_open=False)
     return page
 
 

@@ -145,7 +145,7 @@ class Sitting:
         key = self.service.keep(upload)
         path = Path(self._folder.name) / key
         path.write_bytes(upload.data)
-        self._content = Content(key, upload.name or "picture.png", path)
+        self._content = Content(key, _called(upload, "picture.png"), path)
         self.look = Look(self.look.terms, self.look.settings)
         return self.service.kept(key)
 
@@ -175,7 +175,8 @@ class Sitting:
             if len(self.own) >= MOST_STYLES:
                 raise UsageError(f"at most {MOST_STYLES} styles of your own fit here; reload the page to begin anew")
             picture = Picture.open(upload.data, max_pixels=self.service.settings.max_pixels)
-            named = upload if Path(upload.name).suffix else Upload(f"{upload.name or 'style'}.png", upload.data)
+            name = _called(upload, "style")
+            named = Upload(name if "." in name else f"{name}.png", upload.data)
             self.own[source] = Own(source, named, self.service.style(upload), shown(fitted(picture, THUMBNAIL)))
         return self.own[source]
 
@@ -299,6 +300,12 @@ class Sitting:
     def _room(self) -> int:
         """Bytes of all files."""
         return sum(path.stat().st_size for path in Path(self._folder.name).rglob("*") if path.is_file())
+
+
+def _called(upload: Upload, otherwise: str) -> str:
+    """The file's own name: no folders, nothing that can't be seen, not too long."""
+    name = "".join(c for c in upload.name.replace("\\", "/").rpartition("/")[2] if c.isprintable())
+    return name[-100:].strip() or otherwise
 
 
 def shown(picture: Picture) -> str:

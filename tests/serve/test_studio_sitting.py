@@ -1,0 +1,290 @@
+"""The page without a browser: sittings, the desk's events, and the settings said elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import shlex
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("gradio", reason='the page needs Gradio: pip install "scumble[serve]"')
+
+from gradio.utils import get_upload_folder
+
+from scumble import library
+from scumble.errors import InputError, UsageError
+from scumble.picture import Picture, read_recipe
+from scumble.serve.limits import Upload
+from scumble.serve.service import PaintService, defaults
+from scumble.serve.settings import Settings
+from scumble.serve.studio import sitting as module
+from scumble.serve.studio.blend import blended_quickly
+from scumble.serve.studio.desk import Desk, received
+from scumble.serve.studio.share import Shared, command, python
+from scumble.serve.studio.sitting import ORIGINAL, Look, Sitting, decoded, shown
+from scumble.style import Style
+from scumble.stylizer import Stylizer
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    service = PaintService(Settings(data=tmp_path_factory.mktemp("data")))
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def sitting(service):
+    sitting = Sitting(service, "great-wave")
+    yield sitting
+    sitting.close()
+
+
+def a_picture(height=48, width=64, format="png"):
+    return Picture.from_array(RNG.random((height, width, 3), np.float32)).encode(format)
+
+
+def painted(sitting, format=ORIGINAL, **calls):
+    return sitting.paint(format, cancel=threading.Event(), **calls)
+
+
+# Sittings -----------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_picture_nothing_is_painted(sitting):
+    assert not sitting.is_open
+    with pytest.raises(UsageError, match="choose one first"):
+        sitting.preview()
+
+
+def test_a_painting_is_what_the_library_paints_and_says_how_it_was_made(sitting, service):
+    data = a_picture()
+    sitting.open(Upload("so la la.png", data))
+    sitting.look = Look(((0.5, "irises"), (0.5, "great-wave")), {"strength": 0.7, "keep_color": 0.3})
+    painting = painted(sitting)
+    blend = 0.5 * Style.named("irises") + 0.5 * Style.named("great-wave")
+    wanted = Stylizer(threads=service.settings.threads)(Picture.open(data), blend, strength=0.7, keep_color=0.3)
+    assert np.array_equal(Picture.open(painting.path).to_array(), wanted.to_array())
+    assert painting.path.name == "so-la-la-irises-great-wave.png"
+    assert painting.title == "Irises + The Great Wave off Kanagawa" and painting.note.startswith("64 × 48 · draft")
+    recipe = read_recipe(painting.path)
+    assert recipe["content"]["path"] == "so la la.png" and recipe["settings"]["strength"] == 0.7
+    assert [(term["weight"], term["name"]) for term in recipe["styles"][0]] == [(0.5, "irises"), (0.5, "great-wave")]
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "wanted"),
+    [
+        ("../../etc/passwd", ORIGINAL, "passwd-irises.png"),
+        ("a.JPEG", ORIGINAL, "a-irises.jpeg"),
+        ("a.svg", ORIGINAL, "a-irises.png"),
+        ("-rf ~; é.png", "WebP", "rf-é-irises.webp"),
+        ("", "TIFF", "picture-irises.tif"),
+    ],
+)
+def test_files_are_called_after_the_picture_and_stay_in_their_folder(sitting, name, format, wanted):
+    sitting.open(Upload(name, a_picture(8, 8)))
+    sitting.look = Look(((1.0, "irises"),), {"strength": 0.0})
+    path = painted(sitting, format).path
+    assert path.name == wanted and path.parent.parent == sitting.place("other").parent
+    assert Picture.open(path).size == (8, 8)
+
+
+def test_a_mask_means_the_same_in_the_preview_and_in_the_painting(sitting):
+    sitting.open(Upload("a.png", a_picture(1200, 2048)))
+    half = np.zeros((600, 1024), np.float32)
+    half[:, :512] = 1
+    sitting.look = Look(((1.0, "irises"),), {}, Picture.from_array(half).encode("png"), softness=0.05)
+    original = sitting.kept().small.pixels
+    changed = np.abs(sitting.preview().pixels - original).mean((0, 2))
+    assert changed[:400].min() > 0 and changed[640:].max() == 0  # 51 pixels soften the edge to either side, three σ at the most
+    assert sitting.shared(ORIGINAL).settings["feather"] == 102  # pixels of the full picture
+    sitting.look = replace(sitting.look, invert=True)
+    changed = np.abs(sitting.preview().pixels - original).mean((0, 2))
+    assert changed[:384].max() == 0 and changed[640:].min() > 0
+
+
+def test_what_is_not_done_yet_is_shown_with_mask_and_colours(sitting):
+    sitting.open(Upload("a.png", a_picture()))
+    mask = np.zeros((48, 64), np.float32)
+    mask[:, :32] = 1
+    sitting.look = Look(((1.0, "irises"),), {"keep_color": 1.0}, Picture.from_array(mask).encode("png"))
+    grey = np.full((24, 32, 3), 0.5, np.float32)
+    seen, content = sitting.unfinished(grey).pixels, sitting.kept().small.resized(32, 24).pixels
+    assert np.array_equal(seen[:, 17:], content[:, 17:])
+    assert np.abs(seen[:, :15] - content[:, :15]).max() > 0.1 and np.ptp(seen[:, :15], axis=2).max() > 0.05
+
+
+def test_a_refinement_that_is_stopped_says_so(sitting):
+    pytest.importorskip("torch", reason="refinement needs PyTorch")
+    sitting.open(Upload("a.png", a_picture()))
+    sitting.look = Look(((1.0, "irises"),), {"quality": "best"})
+    assert sitting.refines()
+    cancel = threading.Event()
+    painting = sitting.paint(ORIGINAL, cancel=cancel, progress=lambda done, total, loss: done == 2 and cancel.set())
+    assert "stopped after 2 of 150 steps" in painting.note and read_recipe(painting.path)["interrupted"] == 2
+
+
+def test_paintings_come_back_with_their_picture_and_the_oldest_make_room(sitting, monkeypatch):
+    monkeypatch.setattr(module, "MOST_PAINTINGS", 2)
+    made = []
+    for name in ("irises", "great-wave", "starry-night"):
+        sitting.open(Upload(f"{name}.png", a_picture(16, 16)))
+        sitting.look = Look(((1.0, name),), {"strength": 0.5})
+        made.append(painted(sitting))
+    assert [p.number for p in sitting.paintings] == [2, 3]
+    assert not made[0].path.exists() and not made[0].content.path.exists() and made[1].path.exists()
+    back = sitting.back(2)
+    assert back is sitting.paintings[0] and sitting.look.terms == ((1.0, "great-wave"),)
+    assert sitting.shared(ORIGINAL).content == "great-wave.png"
+    with pytest.raises(UsageError, match="not kept"):
+        sitting.back(1)
+
+
+def test_a_picture_that_made_room_in_memory_is_read_again(tmp_path):
+    service = PaintService(Settings(data=tmp_path, kept_bytes=1_000_000))
+    sitting, other = Sitting(service, "irises"), Sitting(service, "irises")
+    sitting.open(Upload("a.png", a_picture(400, 500)))
+    other.open(Upload("b.png", a_picture(400, 500)))
+    assert sitting.kept().size == (400, 500)
+    sitting.close()
+    other.close()
+    service.close()
+
+
+def test_own_styles_are_encoded_once_and_bounded(sitting, monkeypatch):
+    data = a_picture(40, 40, "jpg")
+    first, second = sitting.add_style(Upload("mine", data)), sitting.add_style(Upload("other.jpg", data))
+    assert first is second and first.upload.name == "mine.png" and first.source.startswith("own:")
+    sitting.open(Upload("a.png", a_picture()))
+    sitting.look = Look(((1.0, first.source), (1.0, "irises")), {"strength": 0.5})
+    assert read_recipe(painted(sitting).path)["styles"][0][0]["path"] == "mine.png"
+    with pytest.raises(InputError):
+        sitting.add_style(Upload("letter.txt", b"Dear Sirs"))
+    monkeypatch.setattr(module, "MOST_STYLES", 1)
+    with pytest.raises(UsageError, match="at most 1"):
+        sitting.add_style(Upload("third.png", a_picture(40, 40)))
+
+
+def test_a_sitting_that_ends_leaves_no_file_and_stops_its_work(service):
+    sitting = Sitting(service, "irises")
+    sitting.open(Upload("a.png", a_picture()))
+    folder = sitting.place("x").parent
+    sitting.close()
+    assert not folder.exists() and sitting.cancel.is_set() and sitting.cancel_film.is_set()
+
+
+@pytest.mark.parametrize("terms", [(), ((0.0, "irises"),), ((-1.0, "irises"), (2.0, "great-wave")), ((float("nan"), "irises"),)])
+def test_weights_that_no_blend_can_have(terms):
+    with pytest.raises(UsageError, match="weight"):
+        Look(terms)
+
+
+@pytest.mark.parametrize("names", [("irises", "great-wave"), ("starry-night", "mona-lisa", "five-oxen")])
+def test_a_blend_is_previewed_as_it_is_painted(names):
+    terms = [(k + 1.0, Style.named(name)) for k, name in enumerate(names)]
+    exact = sum((w * s for w, s in terms[1:]), start=terms[0][0] * terms[0][1]).blended()
+    quick = blended_quickly(terms)
+    apart = np.abs(terms[0][1].vector - terms[1][1].vector).mean()
+    assert np.abs(quick.vector - exact.vector).mean() < 0.02 * apart
+    assert blended_quickly([(3.0, terms[0][1])]) is terms[0][1]
+
+
+# What comes from the browser ----------------------------------------------------------------------------------------------
+
+
+def test_only_what_was_uploaded_is_read_and_it_is_gone_then(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    place = tmp_path / "uploads" / "abc" / "photo.png"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"pixels")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("key")
+    assert get_upload_folder() == str(tmp_path / "uploads")
+    (tmp_path / "uploads" / "link").symlink_to(secret)
+    for path in (secret, place.parent / ".." / ".." / "secret.txt", tmp_path / "uploads" / "link", place.parent, ""):
+        with pytest.raises(InputError, match="did not arrive"):
+            received({"path": str(path), "name": "x"})
+    upload = received({"path": str(place), "name": "photo.png"})
+    assert upload == Upload("photo.png", b"pixels") and not place.exists()
+    with pytest.raises(InputError, match="did not arrive"):
+        received({"path": str(place), "name": "photo.png"})
+
+
+def test_masks_come_as_png_and_nothing_else():
+    png = a_picture(4, 4)
+    address = shown(Picture.open(png))
+    assert decoded("", 1000) == b""
+    assert decoded("data:image/png;base64," + base64.b64encode(png).decode(), 10_000) == png
+    for bad in (address, "data:image/png;base64,%%%", "file:///etc/passwd", "data:image/png;base64," + "A" * 4000):
+        with pytest.raises(InputError, match="mask"):
+            decoded(bad, 1000)
+
+
+def test_thumbnails_of_the_example_are_painted_once_and_unknown_pictures_have_none(service):
+    desk = Desk(service)
+    first = desk.thumbnails(["", ["irises", "great-wave"]])["painted"]
+    assert set(first) == {"irises", "great-wave"} and first["irises"].startswith("data:image/jpeg;base64,")
+    assert first["irises"] != first["great-wave"]
+    assert desk.thumbnails(["", ["irises"]])["painted"]["irises"] is first["irises"]
+    assert desk.thumbnails(["0" * 64, ["irises"]]) == {}
+    assert desk.thumbnails(["", ["no-such-style"]]) == {}
+    desk.close()
+
+
+def test_an_overtaken_preview_is_not_the_latest(sitting):
+    first = sitting.turn()
+    assert sitting.is_latest(first)
+    second = sitting.turn()
+    assert sitting.is_latest(second) and not sitting.is_latest(first)
+
+
+def test_transparent_pictures_are_shown_so():
+    clear = Picture(np.zeros((4, 4, 3), np.float32), np.full((4, 4), 0.5, np.float32))
+    assert shown(clear).startswith("data:image/webp") and shown(Picture(clear.pixels)).startswith("data:image/jpeg")
+
+
+# Elsewhere ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_and_the_program_of_a_masked_blend():
+    shared = Shared(
+        "my photo.jpg",
+        "out.png",
+        [(0.75, "irises"), (0.25, "my own.png")],
+        {**defaults(), "strength": 0.8, "feather": 12, "invert_mask": True, "size": 900},
+        masked=True,
+    )
+    assert command(shared) == (
+        "scumble stylize 'my photo.jpg' --blend 'irises=0.75,my own.png=0.25' --mask mask.png"
+        " --strength 0.8 --size 900 --feather 12 --invert-mask -o out.png"
+    )
+    assert python(shared) == (
+        "import scumble\nfrom scumble.mask import Mask\n\n"
+        'content = scumble.Picture.open("my photo.jpg")\n'
+        'mask = Mask.open("mask.png", content.size, feather=12, invert=True)\n'
+        'style = 0.75 * scumble.Style.named("irises") + 0.25 * scumble.Style.from_image("my own.png")\n'
+        'scumble.stylize(content, style, strength=0.8, size=900, mask=mask).save("out.png")\n'
+    )
+
+
+@given(name=st.text(min_size=1, max_size=30), strength=st.floats(0, 2), own=st.text(min_size=1, max_size=10))
+def test_whatever_files_are_called_it_stays_one_command_and_one_program(name, strength, own):
+    shared = Shared(f"{name}.png", "out.png", [(1.0, f"{own}.jpg")], {"strength": strength})
+    words = shlex.split(command(shared))
+    assert words[:2] == ["scumble", "stylize"] and words[2].removeprefix("./") == f"{name}.png" and not words[2].startswith("-")
+    assert words[4].removeprefix("./") == f"{own}.jpg" and words[-2:] == ["-o", "out.png"]
+    last = ast.parse(python(shared)).body[-1].value
+    assert last.func.value.args[0].value == f"{name}.png"
+
+
+def test_every_style_of_the_library_can_be_said_without_a_file():
+    assert all("." not in name for name in library.entries())
