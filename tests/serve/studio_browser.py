@@ -12,19 +12,17 @@ import time
 import numpy as np
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from playwright import sync_api
 
 from scumble.picture import Picture
-from scumble.serve.service import PaintService
+from scumble.serve.app import create_app
 from scumble.serve.settings import Settings
-from scumble.serve.studio import mount
 
 CHROMIUM = os.environ.get("SCUMBLE_CHROMIUM") or shutil.which("chromium") or ""
 # without the last ones Chromium waits for servers of its maker where there is no network
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-PATIENCE = 30_000
+PATIENCE = 60_000
 """Milliseconds until a step has failed: two slow cores may be busy with other things."""
 
 
@@ -34,7 +32,7 @@ def running(app):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -42,7 +40,8 @@ def running(app):
         time.sleep(0.02)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
-    thread.join(10)
+    thread.join(30)
+    assert not thread.is_alive(), "the server did not end"
 
 
 def behind_proxy(app, prefix):
@@ -61,20 +60,10 @@ def behind_proxy(app, prefix):
     return proxy
 
 
-@contextlib.contextmanager
-def studio(folder, **settings):
-    """A service with its page, as an app."""
-    service = PaintService(Settings(data=folder, **settings))
-    try:
-        yield mount(FastAPI(), service)
-    finally:
-        service.close()
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """Where the page is."""
-    with studio(tmp_path_factory.mktemp("data")) as app, running(app) as place:
+    with running(create_app(Settings(data=tmp_path_factory.mktemp("data")))) as place:
         yield place
 
 
@@ -158,10 +147,16 @@ def visit(browser, address):
 
 
 @pytest.fixture(scope="session")
-def photo(tmp_path_factory):
+def photo_file(tmp_path_factory):
     """A PNG of 480 x 360 with a little of everything: a slope, a disc, noise."""
     y, x = np.mgrid[0:360, 0:480].astype(np.float32) / 3
     pixels = np.stack([x / 160, y / 120, 0.5 + 0.4 * np.sin(x / 9) * np.cos(y / 7)], -1)
     pixels[np.hypot(x - 50, y - 60) < 30] = (0.9, 0.3, 0.2)
     pixels += np.random.default_rng(7).normal(0, 0.03, pixels.shape).astype(np.float32)
     return Picture.from_array(np.clip(pixels, 0, 1).astype(np.float32)).save(tmp_path_factory.mktemp("photo") / "holiday photo.png")
+
+
+@pytest.fixture(scope="session")
+def small_file(photo_file):
+    """The same, 128 x 96: for what takes long."""
+    return Picture.open(photo_file).resized(128, 96).save(photo_file.with_name("small photo.png"))

@@ -6,6 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -18,9 +20,9 @@ pytest.importorskip("playwright", reason="the page is driven with Playwright: pi
 pytest_plugins = ("studio_browser",)
 
 
-def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, photo, tmp_path):
+def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, photo_file, tmp_path):
     visitor = visit()
-    visitor.open(photo)
+    visitor.open(photo_file)
     with visitor.repainting():
         visitor.page.click("[data-source=great-wave] .sc-pick")
     with visitor.repainting():
@@ -36,7 +38,7 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
     assert target.name == "holiday-photo-great-wave.png"
     painted, recipe = Picture.open(target), read_recipe(target)
     assert painted.size == (360, 480)
-    assert np.abs(painted.pixels - Picture.open(photo).pixels).mean() > 0.02
+    assert np.abs(painted.pixels - Picture.open(photo_file).pixels).mean() > 0.02
     assert recipe["styles"] == [[{"weight": 1.0, "name": "great-wave"}]]
     settings = recipe["settings"]
     assert (settings["strength"], settings["keep_color"], settings["style_scale"]) == (0.6, 0.5, 2.0)
@@ -45,12 +47,12 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
     assert not visitor.page.is_visible("#sc-download")  # the file is not what is shown any more
 
 
-def test_the_thumbnails_show_the_visitors_picture(visit, photo):
+def test_the_thumbnails_show_the_visitors_picture(visit, photo_file):
     visitor = visit()
     image = "document.querySelector('[data-source=great-wave] img').src"
     visitor.page.wait_for_function(f"{image} !== ''")
     example = visitor.page.evaluate(image)
-    visitor.open(photo)
+    visitor.open(photo_file)
     visitor.page.wait_for_function(f"before => {image} !== before", arg=example)
     visitor.page.wait_for_function("!document.querySelector('.sc-gallery').hasAttribute('aria-busy')")
     cards = visitor.page.locator(".sc-card").count()
@@ -59,10 +61,10 @@ def test_the_thumbnails_show_the_visitors_picture(visit, photo):
     assert visitor.page.evaluate("document.querySelector('[data-source=irises] img').naturalWidth") == 160
 
 
-def test_styles_are_found_blended_and_brought_along(visit, photo, tmp_path):
+def test_styles_are_found_blended_and_brought_along(visit, photo_file, tmp_path):
     visitor = visit()
     page = visitor.page
-    visitor.open(photo)
+    visitor.open(photo_file)
     page.fill("input[type=search]", "hokusai")
     assert 0 < page.locator(".sc-card:visible").count() < 20
     with visitor.repainting():
@@ -89,10 +91,10 @@ def test_styles_are_found_blended_and_brought_along(visit, photo, tmp_path):
     assert [term.get("path") or term.get("name") for term in terms] == ["my own.png", "irises"]
 
 
-def test_a_brushed_mask_leaves_the_rest_to_the_last_bit(visit, photo, tmp_path):
+def test_a_brushed_mask_leaves_the_rest_to_the_last_bit(visit, photo_file, tmp_path):
     visitor = visit()
     page = visitor.page
-    visitor.open(photo)
+    visitor.open(photo_file)
     page.click("[data-do=mask]")
     page.locator("[data-mask=feather]").fill("0")
     box = page.locator(".sc-canvas").bounding_box()
@@ -102,7 +104,7 @@ def test_a_brushed_mask_leaves_the_rest_to_the_last_bit(visit, photo, tmp_path):
         page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5, steps=4)
         page.mouse.up()
     visitor.paint()
-    original, painted = Picture.open(photo).to_array(), Picture.open(visitor.download(tmp_path)).to_array()
+    original, painted = Picture.open(photo_file).to_array(), Picture.open(visitor.download(tmp_path)).to_array()
     assert np.array_equal(painted[:, 300:], original[:, 300:])
     assert np.abs(painted[170:190, 75:165].astype(int) - original[170:190, 75:165]).mean() > 5
     with visitor.repainting():
@@ -119,11 +121,11 @@ def test_a_brushed_mask_leaves_the_rest_to_the_last_bit(visit, photo, tmp_path):
         page.click("[data-do=clear]")  # without a mask all is painted
 
 
-def test_a_refinement_shows_how_it_gets_on_and_stops_with_its_best(visit, photo, tmp_path):
+def test_a_refinement_shows_how_it_gets_on_and_stops_with_its_best(visit, small_file, tmp_path):
     pytest.importorskip("torch", reason="refinement needs PyTorch")
     visitor = visit()
     page = visitor.page
-    visitor.open(photo)
+    visitor.open(small_file)
     page.click("#sc-quality label:has-text('Best')")
     page.wait_for_function("document.querySelector('.sc-note').textContent === 'Preview of the first pass'")
     page.click("#sc-paint")
@@ -135,13 +137,13 @@ def test_a_refinement_shows_how_it_gets_on_and_stops_with_its_best(visit, photo,
     assert "stopped after" in visitor.note
     target = visitor.download(tmp_path)
     assert 0 <= read_recipe(target)["interrupted"] < 150
-    assert Picture.open(target).size == (360, 480)
+    assert Picture.open(target).size == (96, 128)
 
 
-def test_what_was_painted_comes_back_with_all_its_settings(visit, photo, tmp_path):
+def test_what_was_painted_comes_back_with_all_its_settings(visit, photo_file, tmp_path):
     visitor = visit()
     page = visitor.page
-    visitor.open(photo)
+    visitor.open(photo_file)
     with visitor.repainting():
         page.click("[data-source=irises] .sc-pick")
     with visitor.repainting():
@@ -161,10 +163,10 @@ def test_what_was_painted_comes_back_with_all_its_settings(visit, photo, tmp_pat
     assert visitor.download(tmp_path).read_bytes() == first
 
 
-def test_the_copied_command_and_program_paint_the_same(visit, photo, tmp_path):
+def test_the_copied_command_and_program_paint_the_same(visit, photo_file, tmp_path):
     visitor = visit(permissions=["clipboard-read", "clipboard-write"])
     page = visitor.page
-    visitor.open(photo)
+    visitor.open(photo_file)
     page.hover("[data-source=irises]")
     with visitor.repainting():
         page.click("[data-source=irises] .sc-plus")
@@ -176,7 +178,7 @@ def test_the_copied_command_and_program_paint_the_same(visit, photo, tmp_path):
     target.unlink()
     page.click("#sc-elsewhere button")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    (tmp_path / photo.name).write_bytes(photo.read_bytes())
+    (tmp_path / photo_file.name).write_bytes(photo_file.read_bytes())
     for name in ("shell", "python"):
         page.click(f"[data-copy={name}]")
         page.wait_for_function(f"document.querySelector('[data-copy={name}]').textContent === 'Copied'")
@@ -189,10 +191,10 @@ def test_the_copied_command_and_program_paint_the_same(visit, photo, tmp_path):
         target.unlink()
 
 
-def test_everything_can_be_done_with_the_keyboard(visit, photo):
+def test_everything_can_be_done_with_the_keyboard(visit, photo_file):
     visitor = visit()
     page = visitor.page
-    visitor.open(photo)
+    visitor.open(photo_file)
     page.focus(".sc-split")
     for _ in range(10):
         page.keyboard.press("ArrowRight")
@@ -227,7 +229,7 @@ def test_everything_can_be_done_with_the_keyboard(visit, photo):
     assert unnamed == []
 
 
-def test_pasted_and_dropped_pictures_are_opened(visit, photo):
+def test_pasted_and_dropped_pictures_are_opened(visit, photo_file):
     visitor = visit()
     give = """async ([kind, bytes]) => {
         const data = new DataTransfer();
@@ -236,15 +238,15 @@ def test_pasted_and_dropped_pictures_are_opened(visit, photo):
                                        : new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });
         document.querySelector('.sc-stage').dispatchEvent(event);
     }"""
-    visitor.page.evaluate(give, ["paste", list(photo.read_bytes())])
+    visitor.page.evaluate(give, ["paste", list(photo_file.read_bytes())])
     visitor.page.wait_for_function("document.querySelector('.sc-note').textContent === 'Preview'")
     with visitor.repainting():
-        small = photo.with_name("small.png")
-        Picture.open(photo).resized(40, 60).save(small, overwrite=True)
+        small = photo_file.with_name("small.png")
+        Picture.open(photo_file).resized(40, 60).save(small, overwrite=True)
         visitor.page.evaluate(give, ["drop", list(small.read_bytes())])
 
 
-def test_what_is_no_picture_is_told_in_a_sentence_and_changes_nothing(visit, photo, tmp_path):
+def test_what_is_no_picture_is_told_in_a_sentence_and_changes_nothing(visit, photo_file, tmp_path):
     visitor = visit()
     page = visitor.page
     wrong = tmp_path / "letter.png"
@@ -257,7 +259,7 @@ def test_what_is_no_picture_is_told_in_a_sentence_and_changes_nothing(visit, pho
     page.click("#sc-paint")
     page.wait_for_selector("#sc-status [role=alert]")
     assert page.inner_text("#sc-status") == "There is no picture yet; choose one first."
-    visitor.open(photo)
+    visitor.open(photo_file)
     assert not page.is_visible(".sc-stage .sc-error")
     page.set_input_files(".sc-gallery input[type=file]", wrong)
     page.wait_for_selector(".sc-gallery .sc-error:visible")
@@ -265,9 +267,9 @@ def test_what_is_no_picture_is_told_in_a_sentence_and_changes_nothing(visit, pho
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 820])
-def test_narrow_screens_light_and_dark(visit, photo, scheme, width):
+def test_narrow_screens_light_and_dark(visit, photo_file, scheme, width):
     visitor = visit(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    visitor.open(photo)
+    visitor.open(photo_file)
     page = visitor.page
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     ink, paper = (page.evaluate(f"getComputedStyle(document.querySelector('.sc-stage')).{p}") for p in ("color", "backgroundColor"))
@@ -280,12 +282,15 @@ def test_narrow_screens_light_and_dark(visit, photo, scheme, width):
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "light")
 
 
-def test_behind_a_proxys_path(visit, photo, tmp_path):
-    from studio_browser import behind_proxy, running, studio
+def test_behind_a_proxys_path(visit, photo_file, tmp_path):
+    from studio_browser import behind_proxy, running
 
-    with studio(tmp_path, root_path="/paint") as app, running(behind_proxy(app, "/paint")) as place:
+    from scumble.serve.app import create_app
+    from scumble.serve.settings import Settings
+
+    with running(behind_proxy(create_app(Settings(data=tmp_path, root_path="/paint")), "/paint")) as place:
         visitor = visit(f"{place}/paint/")
-        visitor.open(photo)
+        visitor.open(photo_file)
         with visitor.repainting():
             visitor.page.click("[data-source=great-wave] .sc-pick")
         visitor.paint()
@@ -318,3 +323,35 @@ def test_a_film_is_painted_and_another_one_stopped(visit, tmp_path):
         painted = Image.open(waited.value.path())
         number = sum(1 for _ in ImageSequence.Iterator(painted))
         assert painted.size == (96, 72) and ((0 < number < 200) if stopped else number == 4)
+
+
+def test_who_leaves_stops_the_work(visit, small_file):
+    pytest.importorskip("torch", reason="refinement needs PyTorch")
+    visitor = visit()
+    visitor.open(small_file)
+    visitor.page.click("#sc-quality label:has-text('Best')")
+    visitor.page.click("#sc-paint")
+    visitor.page.wait_for_function("document.querySelector('#sc-status progress')?.value > 0")
+    steps = visitor.page.inner_text("#sc-status")
+    visitor.page.context.close()
+    assert "of 150" in steps
+    other = visit()  # there is one painter for what takes long: whoever comes next has to get it
+    other.open(small_file)
+    other.page.click("#sc-quality label:has-text('Fine')")
+    other.page.click("#sc-paint")
+    other.page.wait_for_function("document.querySelector('#sc-status progress')?.value > 0")
+
+
+def test_with_a_token_the_page_asks_for_it(browser, photo_file, tmp_path):
+    from studio_browser import Visitor, running
+
+    from scumble.serve.app import create_app
+    from scumble.serve.settings import Settings
+
+    with running(create_app(Settings(data=tmp_path, token="open-sesame"))) as place:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(place)
+        context = browser.new_context(http_credentials={"username": "me", "password": "open-sesame"})
+        visitor = Visitor(context.new_page(), place)
+        visitor.open(photo_file)
+        context.close()

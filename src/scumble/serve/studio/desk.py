@@ -28,6 +28,8 @@ from scumble.serve.studio.share import command, python
 from scumble.serve.studio.sitting import THUMBNAIL, Painting, Sitting, decoded, shown
 
 EXAMPLE = "example.jpg"
+THUMBNAILS = 32_000_000
+"""Bytes of thumbnails that are kept: those of some fifty pictures."""
 PATIENCE = 0.25
 """Seconds between two looks at how far a painting is."""
 _BEATS = count(1)
@@ -41,7 +43,7 @@ class Desk:
         # what takes minutes must not keep the previews of all others waiting
         self.long = Slots(service.settings.jobs, service.settings.queue, "scumble-studio", nice=10)
         self._example = Upload(EXAMPLE, (STATIC / EXAMPLE).read_bytes())
-        self._examples: Cache[str, str] = Cache(1024)
+        self._thumbnails: Cache[tuple[str, str], str] = Cache(THUMBNAILS, len)
         self._sittings: WeakSet[Sitting] = WeakSet()
 
     def sit(self) -> Sitting:
@@ -110,26 +112,20 @@ class Desk:
     def thumbnails(self, asked: Sequence[Any]) -> Mapping[str, Any]:
         """``[key of the picture, names of styles]`` -> the picture in each of them, small; see :func:`.widgets.gallery`.
 
-        Without a key it is the example: what the page shows before there is a picture, painted once for all visitors.
+        Without a key it is the example: what the page shows before there is a picture.
         """
         key, names = str(asked[0]), [str(name) for name in asked[1]][:32]
         try:
-            if not key:
-                return {"painted": self._painted_examples(names)}
-            return {"painted": {name: shown(p) for name, p in self.service.previews(self.service.small(key), names, THUMBNAIL)}}
+            key = key or self.service.keep(self._example)
+            painted = {name: found for name in names if (found := self._thumbnails.peek((key, name))) is not None}
+            missing = [name for name in names if name not in painted]
+            for name, picture in self.service.previews(self.service.small(key), missing, THUMBNAIL) if missing else ():
+                painted[name] = self._thumbnails.get((key, name), lambda picture=picture: shown(picture))
+            return {"painted": painted}
         except BusyError as error:
             return {"wait": error.retry_after}
         except ScumbleError:
             return {}  # the picture is gone, or was never there: the page goes on without thumbnails
-
-    def _painted_examples(self, names: Sequence[str]) -> dict[str, str]:
-        painted = {name: found for name in names if (found := self._examples.peek(name)) is not None}
-        missing = [name for name in names if name not in painted]
-        if missing:
-            small = self.service.small(self.service.keep(self._example))
-            for name, picture in self.service.previews(small, missing, THUMBNAIL):
-                painted[name] = self._examples.get(name, lambda picture=picture: shown(picture))
-        return painted
 
     # What goes out --------------------------------------------------------------------------------------------------------
 
