@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,20 +43,11 @@ Observer = Callable[[Scope, int, float], None]
 """Told (scope, status, seconds) when a response has ended."""
 
 
-class TooLargeError(Exception):
-    """More bytes came than are allowed."""
-
-
-class TooSlowError(Exception):
-    """The body did not come in time."""
-
-
-class RefusedError(Exception):
-    """The request is answered before anybody looks at it."""
+class RefusedError(HTTPException):
+    """The request is not for us. What is left of its body is not read, so the connection can't be used again."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(sentence)
-        self.status, self.headers = status, headers or {}
+        super().__init__(status, sentence, {"connection": "close", **(headers or {})})
 
 
 class Guard:
@@ -93,10 +85,10 @@ class Guard:
             try:
                 self._admit(scope, path, headers, client)
                 await self.app(scope, self._metered(receive, headers, path), dressed)
-            except (RefusedError, TooLargeError, TooSlowError) as error:
+            except RefusedError as error:  # raised here; what is raised while the body is read, the application tells itself
                 if begun:
                     raise
-                await self._refuse(scope, receive, dressed, error, request_id)
+                await _refuse(scope, receive, dressed, error, request_id)
         finally:
             self._going[client] -= 1
             if not self._going[client]:
@@ -123,7 +115,10 @@ class Guard:
         if not length.isascii() or not length.isdigit():
             raise RefusedError(400, "the content-length is not a number")
         if int(length) > self.settings.max_body:
-            raise TooLargeError
+            raise self._too_large()
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, f"the upload is larger than {self.settings.max_body:,} bytes")
 
     def _check_host(self, host: str) -> None:
         if self.settings.insecure:
@@ -152,29 +147,22 @@ class Guard:
                 try:
                     message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
                 except (asyncio.TimeoutError, TimeoutError) as error:
-                    raise TooSlowError from error
+                    raise RefusedError(408, f"the upload did not come within {self.settings.timeout:g} s") from error
             if message["type"] == "http.request":
                 whole = not message.get("more_body", False)
                 taken += len(message.get("body", b""))
                 if taken > self.settings.max_body:
-                    raise TooLargeError
+                    raise self._too_large()
             return message
 
         return metered
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: Exception, request_id: str) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        status, sentence, headers = 500, str(error), {}
-        if isinstance(error, RefusedError):
-            status, headers = error.status, error.headers
-        elif isinstance(error, TooLargeError):
-            status, sentence = 413, f"the upload is larger than {self.settings.max_body:,} bytes"
-        elif isinstance(error, TooSlowError):
-            status, sentence = 408, f"the upload did not come within {self.settings.timeout:g} s"
-        # the rest of the body is not read, so this connection can't be used again
-        await JSONResponse({"error": sentence, "id": request_id}, status, headers | {"connection": "close"})(scope, receive, send)
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: RefusedError, request_id: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await JSONResponse({"error": error.detail, "id": request_id}, error.status_code, error.headers)(scope, receive, send)
 
 
 def authorized(header: str, token: str) -> bool:

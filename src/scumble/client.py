@@ -1,0 +1,292 @@
+"""A client for the service that ``scumble serve`` starts: Python's own library and nothing else.
+
+>>> client = Client("http://127.0.0.1:7878")  # doctest: +SKIP
+>>> painted = client.stylize("photo.jpg", "great-wave", strength=0.8)  # doctest: +SKIP
+>>> job = client.submit("photo.jpg", "irises", quality="best")  # doctest: +SKIP
+>>> client.wait(job.id).save("out.png")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import ssl
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from scumble.errors import InputError, ScumbleError, UsageError
+
+Content = str | os.PathLike[str] | bytes
+"""The path of a file, or its bytes."""
+
+TRIES = 5
+"""How often a request that the service is too busy for is sent."""
+LONGEST_WAIT = 30.0
+"""Seconds between two of them, at most, whatever the service asks for."""
+
+
+class ServiceError(ScumbleError):
+    """The service has refused; the text is its sentence."""
+
+    def __init__(self, sentence: str, status: int, request_id: str = "", retry_after: float | None = None) -> None:
+        super().__init__(sentence)
+        self.status, self.request_id, self.retry_after = status, request_id, retry_after
+
+
+@dataclass(frozen=True)
+class StyleInfo:
+    """A style of the service's library."""
+
+    name: str
+    title: str
+    artist: str
+    year: str
+    medium: str
+    group: str
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """A job as the service tells it; times are seconds since 1970."""
+
+    id: str
+    kind: str
+    state: str
+    """queued, running, done, failed or cancelled."""
+    done: int
+    total: int | None
+    loss: float | None
+    created: float
+    started: float | None
+    finished: float | None
+    expires: float | None
+    interrupted: bool
+    """The result is the best until the job was stopped."""
+    error: str | None
+    has_result: bool
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A file that the service has made."""
+
+    data: bytes
+    media_type: str
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write it, whole or not at all; InputError if there is such a file already or it can't be written."""
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists already; allow overwriting or choose another name")
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        try:
+            part.write_bytes(self.data)
+            part.replace(target)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise InputError(f"cannot write {target} ({(error.strerror or str(error)).lower()}); choose another place") from error
+        return target
+
+
+class Client:
+    """One service.
+
+    Args:
+        url: where it is, with the path that a proxy may have put before it.
+        token: if it wants one; None takes ``$SCUMBLE_TOKEN``.
+        timeout: seconds for one answer.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:7878", token: str | None = None, timeout: float = 90.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"the service's address begins with http:// or https://; got {url!r}")
+        self._host, self._secure, self._root = parts.netloc.rpartition("@")[2], parts.scheme == "https", parts.path.rstrip("/")
+        self._token = token if token is not None else os.environ.get("SCUMBLE_TOKEN") or None
+        self._timeout = timeout
+
+    def styles(self) -> list[StyleInfo]:
+        """The service's library."""
+        return [StyleInfo(**entry) for entry in self._json("GET", "/v1/styles")["styles"]]
+
+    def stylize(
+        self,
+        content: Content,
+        style: str | Content | Sequence[Content] = (),
+        *,
+        blend: Mapping[str, float] | None = None,
+        weights: Sequence[float] | None = None,
+        masks: Sequence[Content] = (),
+        accept: str = "*/*",
+        **options: Any,
+    ) -> Painted:
+        """A painted picture.
+
+        Args:
+            content: the picture.
+            style: a name of the library, a picture (a path that exists, or bytes), or several: one for each mask, or with ``weights``.
+            blend: several names in one, with their weights, in place of ``style``.
+            weights: one for each style: they are blended into one.
+            masks: white is painted.
+            accept: a media type as ``image/png``; by default it is as the content.
+            **options: as for :meth:`scumble.stylizer.Stylizer.__call__`: ``strength``, ``quality``, …
+
+        Raises:
+            ServiceError: the service has refused, or can't be reached.
+            InputError: a file can't be read.
+        """
+        body, kind = _form(content, style, blend, weights, masks, options)
+        with self._answer("POST", "/v1/stylize", body, {"content-type": kind, "accept": accept}) as answer:
+            return Painted(answer.read(), answer.headers.get_content_type())
+
+    def submit(
+        self,
+        content: Content,
+        style: str | Content | Sequence[Content] = (),
+        *,
+        blend: Mapping[str, float] | None = None,
+        weights: Sequence[float] | None = None,
+        masks: Sequence[Content] = (),
+        **options: Any,
+    ) -> JobInfo:
+        """Have a picture or a film painted in the background; as :meth:`stylize`, with ``format``, and ``steady`` for films."""
+        body, kind = _form(content, style, blend, weights, masks, options)
+        return _job(self._json("POST", "/v1/jobs", body, {"content-type": kind}))
+
+    def job(self, job: str) -> JobInfo:
+        """How a job is; ServiceError with status 404 if there is none such, or not any more."""
+        return _job(self._json("GET", f"/v1/jobs/{quote(job)}"))
+
+    def events(self, job: str) -> Generator[JobInfo, None, None]:
+        """The job whenever it changes, until it ends."""
+        with self._answer("GET", f"/v1/jobs/{quote(job)}/events") as answer:
+            for line in answer:
+                if line.startswith(b"data: "):
+                    yield _job(json.loads(line[6:]))
+
+    def wait(self, job: str) -> Painted:
+        """The result of a job when it has ended; ServiceError if there is none."""
+        last: JobInfo | None = None
+        while last is None or not last.ended:  # a connection that breaks ends the events, not the job
+            for seen in self.events(job):
+                last = seen
+            if last is None or not last.ended:
+                last = self.job(job)
+        if not last.has_result:
+            raise ServiceError(last.error or f"the job is {last.state} and has no result", 404)
+        return self.result(job)
+
+    def result(self, job: str) -> Painted:
+        """What a job that has ended has made."""
+        with self._answer("GET", f"/v1/jobs/{quote(job)}/result") as answer:
+            return Painted(answer.read(), answer.headers.get_content_type())
+
+    def cancel(self, job: str) -> JobInfo:
+        """Stop a job with its best so far; delete one that has ended."""
+        return _job(self._json("DELETE", f"/v1/jobs/{quote(job)}"))
+
+    def ready(self) -> bool:
+        """Whether the service is there and can paint."""
+        try:
+            return self._json("GET", "/readyz", tries=1)["status"] == "ready"
+        except ServiceError:
+            return False
+
+    def _json(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, tries: int = TRIES) -> Any:
+        with self._answer(method, path, body, headers, tries) as answer:
+            return json.loads(answer.read())
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, tries: int = TRIES
+    ) -> Generator[http.client.HTTPResponse, None, None]:
+        """The response to a request, sent again as long as the service is busy and says so."""
+        for left in reversed(range(tries)):
+            connection = (
+                http.client.HTTPSConnection(self._host, timeout=self._timeout, context=ssl.create_default_context())
+                if self._secure
+                else http.client.HTTPConnection(self._host, timeout=self._timeout)
+            )
+            try:
+                token = {"authorization": f"Bearer {self._token}"} if self._token else {}
+                try:
+                    connection.request(method, self._root + path, body, {**token, **(headers or {})})
+                    answer = connection.getresponse()
+                except (OSError, http.client.HTTPException) as error:
+                    raise ServiceError(f"the service at {self._host} can't be reached ({error or type(error).__name__})", 0) from error
+                if answer.status < 400:
+                    yield answer
+                    return
+                refused = _refused(answer)
+            finally:
+                connection.close()
+            if refused.status != 429 or not left:
+                raise refused
+            time.sleep(min(LONGEST_WAIT, refused.retry_after or 1.0))
+
+
+def _refused(answer: http.client.HTTPResponse) -> ServiceError:
+    try:
+        told = json.loads(answer.read())
+        sentence, request_id = str(told["error"]), str(told.get("id", ""))
+    except (ValueError, KeyError, TypeError):
+        sentence, request_id = f"the service answered with status {answer.status}", ""
+    after = answer.headers.get("retry-after", "")
+    return ServiceError(sentence, answer.status, request_id, float(after) if after.isdigit() else None)
+
+
+def _job(told: Mapping[str, Any]) -> JobInfo:
+    known = {name: told[name] for name in ("id", "kind", "state", "created", "started", "finished", "expires", "interrupted", "error")}
+    return JobInfo(**known, **told["progress"], has_result=told["result"] is not None)
+
+
+def _form(
+    content: Content,
+    style: str | Content | Sequence[Content],
+    blend: Mapping[str, float] | None,
+    weights: Sequence[float] | None,
+    masks: Iterable[Content],
+    options: Mapping[str, Any],
+) -> tuple[bytes, str]:
+    """A form as multipart/form-data (RFC 7578) and its content type."""
+    fields = [(name, str(value)) for name, value in options.items() if value is not None]
+    files = [("content", *_file(content))]
+    styles = [style] if isinstance(style, (str, os.PathLike, bytes)) else list(style)
+    for one in styles:
+        if isinstance(one, str) and not Path(one).exists():
+            fields.append(("style", one))
+        else:
+            files.append(("style", *_file(one)))
+    files += [("mask", *_file(mask)) for mask in masks]
+    if blend is not None:
+        fields.append(("blend", ",".join(f"{name}={weight:.9f}" for name, weight in blend.items())))
+    if weights is not None:
+        fields.append(("weights", ",".join(repr(float(weight)) for weight in weights)))
+    boundary = secrets.token_hex(16)
+    parts = [f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields]
+    for name, filename, data in files:
+        shown = filename.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")  # as browsers do; else it is UTF-8 as it stands
+        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"; filename="{shown}"\r\n'
+        parts += [f"{head}content-type: application/octet-stream\r\n\r\n".encode(), data, b"\r\n"]
+    return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
+
+
+def _file(source: Content) -> tuple[str, bytes]:
+    if isinstance(source, bytes):
+        return "picture", source
+    try:
+        return Path(source).name, Path(source).read_bytes()
+    except OSError as error:
+        raise InputError(f"{source} can't be read ({(error.strerror or str(error)).lower()}); check the path") from error
