@@ -723,10 +723,11 @@ class TestShots:
             shots(1 - self.content(k), 0.1, "none")
         np.testing.assert_array_equal(shots(self.content(5), 0.5, "cut"), alone)
 
+    @pytest.mark.parametrize("strength", [0.4, 1.3])
     @pytest.mark.parametrize("method", ["generator", "adain"])
-    def test_the_first_frame_is_what_the_stylizer_paints(self, method, stylizer, styles):
-        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method, strength=1.3, keep_color=0.4)
-        expected = stylizer(Picture.from_array(picture(0)), styles[0], method=method, strength=1.3, keep_color=0.4)
+    def test_the_first_frame_is_what_the_stylizer_paints(self, method, strength, stylizer, styles):
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method, strength=strength, keep_color=0.4)
+        expected = stylizer(Picture.from_array(picture(0)), styles[0], method=method, strength=strength, keep_color=0.4)
         np.testing.assert_allclose(shots(self.content(), 0.0, "cut"), expected.pixels, atol=2e-4)
 
     @pytest.mark.parametrize("method", ["generator", "wct"])

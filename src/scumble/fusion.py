@@ -248,6 +248,17 @@ def barycenter(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
     return Moments(mean, root @ root)
 
 
+def give_back(painted: Float32, content: Float32, unmoved: Float32, alpha: float) -> Float32:
+    """What nets that were asked for nothing (``unmoved``, strength 0) lost of the ``content`` returns to ``painted`` as ``alpha`` falls.
+
+    All (H, W, 3) in [0, 1], and so is the result; at 1 and above it is ``painted`` itself. Without it half the strength was further from
+    the content than the whole (fusion, early decoders).
+    """
+    if alpha >= 1.0:
+        return painted
+    return np.clip(painted + np.float32(1.0 - alpha) * (content - unmoved), 0.0, 1.0, dtype=np.float32)
+
+
 def _weighted_sum(weights: Float64, terms: Sequence[Float64]) -> Float64:
     return np.tensordot(weights, np.stack(terms), axes=1)
 

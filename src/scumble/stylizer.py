@@ -16,6 +16,7 @@ from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
 from scumble.errors import MissingExtraError, UsageError, in_range, unknown
 from scumble.fusion import METHODS as FUSION_METHODS
+from scumble.fusion import give_back
 from scumble.mask import Mask, composite
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import REFERENCE, Blend, Style, at_reference, pictures_in
@@ -197,10 +198,7 @@ class Stylizer:
         else:
             painted = self._draft(small, style, brush.method, brush.strength)
             if brush.strength < 1:
-                # what the nets can't give back of the content even when they are asked for nothing else is put back as the style recedes:
-                # without it half the strength was further from the content than the whole (fusion, early decoders)
-                unmoved = self._draft(small, style, brush.method, 0.0)
-                painted = np.clip(painted + np.float32(1 - brush.strength) * (small - unmoved), 0.0, 1.0, dtype=np.float32)
+                painted = give_back(painted, small, self._draft(small, style, brush.method, 0.0), brush.strength)
         return brush.refine(painted, small, style, lambda: _pictures(source))
 
     def _draft(self, pixels: Array, style: Style, method: str, strength: float) -> Array:

@@ -19,7 +19,7 @@ from PIL import Image
 from scumble import cascade
 from scumble.color import keep_color as keep_content_color
 from scumble.errors import UsageError, in_range, unknown
-from scumble.fusion import AffineMap
+from scumble.fusion import AffineMap, give_back
 from scumble.style import Style
 from scumble.stylizer import METHODS, Stylizer, resize, working_scale
 from scumble.video.frames import Bytes, Floats
@@ -86,7 +86,10 @@ class Cuts:
 
 
 def _look(pixels: Bytes) -> Floats:
-    return np.asarray(Image.fromarray(pixels).resize((48, 48), Image.Resampling.BOX), np.float32)
+    step = max(
+        1, min(pixels.shape[:2]) // 192
+    )  # four samples each way for each of the thumbnail's pixels are enough, and a third of the time
+    return np.asarray(Image.fromarray(pixels[::step, ::step]).resize((48, 48), Image.Resampling.BOX), np.float32)
 
 
 def _colors_differ(a: Floats, b: Floats) -> float:
@@ -169,7 +172,7 @@ class ShotPainter:
         self.strength, self.method, self.style_scale, self.keep_color = strength, method, style_scale, keep_color
         self._modulations = [self.engine.modulation(s.vector) for _, s in timeline.keys] if method == "generator" else []
         self._shot: Snapshot = {}
-        """What is held: of style number k ``k/statistics`` and ``k/own``, or ``k/level/matrix`` and ``k/level/offset``; where a
+        """What is held: of style number k ``k/statistics`` (and ``k/own``, ``k/unmoved`` where the strength wants them), or ``k/level/matrix`` and ``k/level/offset``; where a
         drift leads to, the same under ``next/``."""
         self._seen = 0
         self._gliding = 0
@@ -212,11 +215,19 @@ class ShotPainter:
         if self.method != "generator":
             frozen = cascade.FrozenMaps(tuple(AffineMap(held[f"{n}/matrix"], held[f"{n}/offset"]) for n in range(5)))
             style = self.timeline.keys[a][1]
-            return cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength, frozen=frozen)[0]
+            painted = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength, frozen=frozen)[0]
+            if self.strength >= 1:
+                return painted
+            unmoved = cascade.paint(self.engine, pixels, style, method=self.method, strength=0.0)[0]  # its maps hold by themselves
+            return give_back(painted, pixels, unmoved, self.strength)
         modulation = self._modulations[a] + np.float32(share) * (self._modulations[b] - self._modulations[a])
         if self.strength != 1.0:
             modulation = held["own"] + np.float32(self.strength) * (modulation - held["own"])
-        return self.engine.paint(pixels, modulation.astype(np.float32), held["statistics"].astype(np.float32))[0]
+        painted = self.engine.paint(pixels, modulation.astype(np.float32), held["statistics"].astype(np.float32))[0]
+        if self.strength >= 1:
+            return painted
+        unmoved = self.engine.paint(pixels, held["own"].astype(np.float32), held["unmoved"].astype(np.float32))[0]
+        return give_back(painted, pixels, unmoved, self.strength)
 
     def _generate_settling(self, pixels: Floats, k: int) -> Floats:
         """The common case at the start of a shot: painting measures at the same time, and the mean up to here costs nothing.
@@ -237,7 +248,8 @@ class ShotPainter:
             return {"statistics": self.engine.paint(pixels, self._modulations[k])[1]}
         own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)
         modulation = own + np.float32(self.strength) * (self._modulations[k] - own)
-        return {"own": own, "statistics": self.engine.paint(pixels, modulation)[1]}
+        receding = {"unmoved": self.engine.paint(pixels, own)[1]} if self.strength < 1 else {}
+        return {"own": own, "statistics": self.engine.paint(pixels, modulation)[1], **receding}
 
     def _glide(self) -> None:
         """One step of the straight line to what was measured when the drift was noticed."""

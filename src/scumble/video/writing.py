@@ -29,7 +29,7 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".we
 CODECS = {
     # without B-frames packets come in the order in which they are shown, so segments join without overlap; at equal quality that
     # costs about a tenth in size
-    "h264": {"libx264": ("crf=18", "preset=faster", "bf=0"), "libopenh264": ("b=8M",), "h264_videotoolbox": ("q:v=65",)},
+    "h264": {"libx264": ("crf=18", "preset=veryfast", "bf=0"), "libopenh264": ("b=8M",), "h264_videotoolbox": ("q:v=65",)},
     "h265": {"libx265": ("crf=22", "preset=fast", "x265-params=log-level=none:bframes=0"), "hevc_videotoolbox": ("q:v=65",)},
     "vp9": {"libvpx-vp9": ("crf=31", "b=0", "deadline=good", "cpu-used=4", "row-mt=1", "auto-alt-ref=0", "lag-in-frames=0")},
     "av1": {
