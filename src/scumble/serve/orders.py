@@ -38,6 +38,8 @@ def _known(minimum: float, maximum: float) -> dict[str, Any]:
 
 
 _DEFAULTS = defaults()
+_NUMBER: dict[str, Any] = {"ge": -(10**9), "le": 10**9}
+"""For whole numbers: what has a thousand digits is no number to reckon with. What is allowed is narrower, and the Stylizer's to say."""
 
 
 class Options(BaseModel):
@@ -56,8 +58,12 @@ class Options(BaseModel):
         description="draft is one pass; fine and best go on to optimise.",
         json_schema_extra={"enum": list[Any](QUALITIES)},
     )
-    steps: int | None = Field(_DEFAULTS["steps"], description="Steps of that, in place of quality.", json_schema_extra={"minimum": 0})
-    size: int | None = Field(_DEFAULTS["size"], description="The longer side of the result, in pixels.", json_schema_extra={"minimum": 1})
+    steps: int | None = Field(
+        _DEFAULTS["steps"], **_NUMBER, description="Steps of that, in place of quality.", json_schema_extra={"minimum": 0}
+    )
+    size: int | None = Field(
+        _DEFAULTS["size"], **_NUMBER, description="The longer side of the result, in pixels.", json_schema_extra={"minimum": 1}
+    )
     feather: float = Field(_DEFAULTS["feather"], description="Soften the masks' edges, in pixels.", json_schema_extra=_known(0, 10_000))
     invert_mask: bool = Field(_DEFAULTS["invert_mask"], description="Black is painted, white stays.")
     style: list[str] = Field([], description="A name of the library, or (as a part of a form) a picture; repeated: one for each mask.")
