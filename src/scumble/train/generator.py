@@ -26,6 +26,9 @@ from scumble.train.data import Crops, read_pictures
 from scumble.train.loop import Recipe, fit, seeded, step_generator
 from scumble.train.teacher import Teacher
 
+STYLE_SIZE = 192
+"""Side of the crops that styles are measured on; zoomed, so that brushes of many widths are seen."""
+
 RECIPE = Recipe(steps=20000, learning_rate=1e-3, warm_up=100, ema=0.995)
 
 
@@ -77,7 +80,7 @@ def structure_distance(made: Tensor, content: Tensor, cells: int = 12, temperatu
     return (p.exp() * (p - q)).sum(2).mean()
 
 
-def grid_loss(painted: Tensor, tolerance: float = 1.4) -> Tensor:
+def grid_loss(painted: Tensor, tolerance: float = 1.2) -> Tensor:
     """How far the spectrum of (N, 3, H, W) sticks out at periods of 2, 4 and 8 pixels over the lines beside them.
 
     The logarithm of the ratio, beyond a ``tolerance`` that photographs have as well; mean over axes and periods.
@@ -162,7 +165,7 @@ def train_generator(
     Args:
         judge: ``eye``, ``distilled`` or ``teacher``: in whose features losses are measured, see :class:`~scumble.train.teacher.Teacher`.
         warm_steps: first steps as an auto-encoder, the content being its own style; without them colours take thousands of steps to come.
-        size: side of the square crops in pixels; those of styles are half as large again.
+        size: side of the content's square crops in pixels. Larger ones paint whole pictures better: begin at 128, end at 208.
         cache: so many style crops are seen by eye and judge once and their statistics kept (1.2 MB each);
             0 draws fresh ones in every step, the better choice on a GPU.
         content_target: the content distance to hold, see :class:`Balance`; on crops of 128 pixels it is 1.6 times that on whole pictures.
@@ -181,7 +184,7 @@ def train_generator(
     generator = start or seeded(lambda: Generator(shape), recipe.seed)
     generator = generator.to(device).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     if start is None:
-        generator.style_mean, generator.style_std = _standardise(eye, styles, size)
+        generator.style_mean, generator.style_std = _standardise(eye, styles)
     balance = Balance(content_target)
 
     def cast() -> torch.autocast:
@@ -192,7 +195,7 @@ def train_generator(
             return [t if bfloat16 else t.float() for t in (eye(x) if teacher is None else teacher(x))]
 
     def drawn(n: int, rng: torch.Generator) -> Lesson:
-        y = styles.batch(n, size * 3 // 2, rng, zoom=(0.7, 1.5)).contiguous(memory_format=last)
+        y = styles.batch(n, STYLE_SIZE, rng, zoom=(0.7, 1.5)).contiguous(memory_format=last)
         with torch.no_grad():
             return Lesson(style_vector(eye(y)), [moments(t) for t in seen(y)])
 
@@ -227,7 +230,7 @@ def train_generator(
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
         grid = grid_loss(painted[same:])
         weight = balance.update(float(content.detach()))
-        loss = 2 * style + weight * content + 4 * identity + 10 * over + 0.05 * total_variation(painted) + 0.1 * grid
+        loss = 2 * style + weight * content + 4 * identity + 10 * over + 0.05 * total_variation(painted) + 0.3 * grid
         numbers = {"style": style, "content": content, "grid": grid, "identity": 2 * identity, "over": over}
         return loss, {k: v.detach() for k, v in numbers.items()} | {"weight": weight}
 
@@ -244,7 +247,7 @@ def train_generator(
 
 
 @torch.no_grad()
-def _standardise(eye: Eye, styles: Crops, size: int, n: int = 512) -> tuple[Tensor, Tensor]:
+def _standardise(eye: Eye, styles: Crops, n: int = 512) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(54321)
-    v = torch.cat([style_vector(eye(styles.batch(16, size * 3 // 2, rng, zoom=(0.7, 1.5)))) for _ in range(n // 16)])
+    v = torch.cat([style_vector(eye(styles.batch(16, STYLE_SIZE, rng, zoom=(0.7, 1.5)))) for _ in range(n // 16)])
     return v.mean(0), v.std(0).clamp_min(1e-3)
