@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("gradio", reason='the page needs Gradio: pip install "scumble[serve]"')
 
+import gradio
 from gradio.utils import get_upload_folder
 
 from scumble import library
@@ -237,6 +238,14 @@ def test_thumbnails_of_the_example_are_painted_once_and_unknown_pictures_have_no
     assert desk.thumbnails(["", ["irises"]])["painted"]["irises"] is first["irises"]
     assert desk.thumbnails(["0" * 64, ["irises"]]) == {}
     assert desk.thumbnails(["", ["no-such-style"]]) == {}
+    desk.close()
+
+
+def test_a_visitor_of_a_server_that_began_anew_is_told_so(service):
+    desk = Desk(service)
+    for work in (lambda: desk.preview(None, 1, 0, True, 1, "draft", "generator", 0, ORIGINAL), lambda: list(desk.paint(None))):
+        with pytest.raises(gradio.Error, match="Reload the page"):
+            work()
     desk.close()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import queue
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import wraps
+from inspect import isgeneratorfunction
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -35,13 +37,33 @@ PATIENCE = 0.25
 _BEATS = count(1)
 
 
+def seated(work: Callable[..., Any]) -> Callable[..., Any]:
+    """For methods about a sitting: where there is none, because the server has begun anew, the visitor is told to reload the page."""
+
+    def check(sitting: Sitting | None) -> None:
+        if sitting is None:
+            raise gr.Error("The server has begun anew. Reload the page.", duration=None, print_exception=False)
+
+    @wraps(work)
+    def at_once(self: Any, sitting: Sitting | None, *rest: Any) -> Any:
+        check(sitting)
+        return work(self, sitting, *rest)
+
+    @wraps(work)
+    def little_by_little(self: Any, sitting: Sitting | None, *rest: Any) -> Any:
+        check(sitting)
+        yield from work(self, sitting, *rest)
+
+    return little_by_little if isgeneratorfunction(work) else at_once
+
+
 class Desk:
     """One for the page; whatever belongs to a visitor is in their sitting."""
 
     def __init__(self, service: PaintService) -> None:
         self.service = service
         # what takes minutes must not keep the previews of all others waiting
-        self.long = Slots(service.settings.jobs, service.settings.queue, "scumble-studio", nice=10)
+        self.long = Slots(service.settings.jobs, service.settings.queue, "scumble-studio", nice=5)
         self._example = Upload(EXAMPLE, (STATIC / EXAMPLE).read_bytes())
         self._thumbnails: Cache[tuple[str, str], str] = Cache(THUMBNAILS, len)
         self._sittings: WeakSet[Sitting] = WeakSet()
@@ -63,6 +85,7 @@ class Desk:
 
     # What comes in --------------------------------------------------------------------------------------------------------
 
+    @seated
     def take_picture(self, sitting: Sitting, value: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """-> stage, gallery, status. What is wrong with the picture is said on the stage, and nothing else happens."""
         try:
@@ -70,6 +93,7 @@ class Desk:
         except ScumbleError as error:
             return _stage(error=sentence(error)), gr.skip(), gr.skip()
 
+    @seated
     def take_example(self, sitting: Sitting, _value: object) -> tuple[Any, Any, Any]:
         """-> stage, gallery, status."""
         return self._opened(sitting, self._example)
@@ -79,6 +103,7 @@ class Desk:
         stage = gr.HTML(before=shown(kept.small), after="", note="Painting a preview …", error="", restored=None)
         return stage, gr.HTML(content=kept.key), ""
 
+    @seated
     def take_styles(self, sitting: Sitting, value: Mapping[str, Any]) -> Any:
         """-> gallery, with the visitor's own styles; the last one that arrived is picked."""
         problems: list[str] = []
@@ -91,6 +116,7 @@ class Desk:
         own = [{"source": o.source, "title": Path(o.upload.name).stem, "thumbnail": o.thumbnail} for o in sitting.own.values()]
         return gr.HTML(own=own, chosen=chosen, error="; ".join(problems), beat=next(_BEATS))
 
+    @seated
     def pick(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
         """-> stage, share, download: another style, or another blend."""
         terms = tuple((float(weight), str(source)) for weight, source in value["terms"])
@@ -100,6 +126,7 @@ class Desk:
             return _stage(error=sentence(error)), gr.skip(), gr.skip()
         return self.preview(sitting, *controls)
 
+    @seated
     def take_mask(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
         """-> stage, share, download: another mask, or another edge of it."""
         try:
@@ -143,11 +170,13 @@ class Desk:
         sitting.look = replace(sitting.look, settings=settings)
         return str(format)
 
+    @seated
     def say(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any]:
         """-> share, download: the settings for elsewhere. What was painted before is not what they give."""
         shared = sitting.shared(self.set(sitting, controls))
         return gr.HTML(shell=command(shared), python=python(shared)), gr.DownloadButton(visible=False)
 
+    @seated
     def preview(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any]:
         """-> stage, share, download: what the settings would give, unless a later preview has overtaken this one."""
         share, download = self.say(sitting, *controls)
@@ -163,11 +192,13 @@ class Desk:
         note = "Preview" if sitting.look.settings["quality"] == "draft" else "Preview of the first pass"
         return _stage(after=shown(painted), note=note, error=""), share, download
 
+    @seated
     def widen(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any, Any]:
         """-> natural, stage, share, download: who moves the slider of the brush wants it to be of that size."""
         strength, keep_color, _, *others = controls
         return False, *self.preview(sitting, strength, keep_color, False, *others)
 
+    @seated
     def paint(self, sitting: Sitting, *controls: Any) -> Generator[tuple[Any, ...], None, None]:
         """-> stage, status, paint, stop, download, past, again and again until the painting is done."""
         format = self.set(sitting, controls)
@@ -219,11 +250,13 @@ class Desk:
             _past(sitting, painting),
         )
 
+    @seated
     def stop(self, sitting: Sitting) -> Any:
         """-> stop: the refinement ends with its best so far."""
         sitting.cancel.set()
         return gr.Button(visible=False)
 
+    @seated
     def back(self, sitting: Sitting, value: Mapping[str, Any]) -> tuple[Any, ...]:
         """-> stage, gallery, status, download, past, share, and the controls: a painting from this sitting, with all its settings."""
         try:

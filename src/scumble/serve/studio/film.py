@@ -13,7 +13,7 @@ import gradio as gr
 
 from scumble.errors import InputError, ScumbleError
 from scumble.serve.studio import widgets
-from scumble.serve.studio.desk import PATIENCE, Desk, duration, sentence
+from scumble.serve.studio.desk import PATIENCE, Desk, duration, seated, sentence
 from scumble.serve.studio.sitting import Sitting
 from scumble.video.animation import ANIMATIONS
 
@@ -69,11 +69,13 @@ class _FilmDesk:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
 
+    @seated
     def stop(self, sitting: Sitting) -> Any:
         """-> stop."""
         sitting.cancel_film.set()
         return gr.Button(visible=False)
 
+    @seated
     def paint(
         self, sitting: Sitting, source: str | None, style: str, strength: float, keep_color: float, steady: float, size: float | None
     ) -> Generator[tuple[Any, ...], None, None]:

@@ -31,7 +31,7 @@ def lay_out(desk: Desk) -> gr.Blocks:
     """The page, to be mounted with :func:`scumble.serve.studio.mount`."""
     limit = desk.service.settings.max_body
     with gr.Blocks(title="Scumble", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
-        sitting = gr.State(None, time_to_live=24 * 3600, delete_callback=_close)
+        sitting = gr.State(None, delete_callback=_close)
         widgets.head()
         with gr.Tabs():
             with gr.Tab("Picture"), gr.Row(elem_id="sc-layout"):
