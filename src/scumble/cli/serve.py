@@ -120,7 +120,7 @@ def _run(settings: Settings, *, quiet: bool) -> None:
         if not quiet:
             shown = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
             at = f"http://{shown}:{port}{settings.root_path}"
-            typer.echo(f"{at}/ {'is the page, ' if settings.page else ''}{at}/docs the API; Ctrl-C ends both")
+            typer.echo(f"{f'{at}/ is the page, ' if settings.page else ''}{at}/docs is the API; Ctrl-C ends the service")
             if settings.insecure and settings.token is None:
                 typer.echo("anybody who reaches this address may use the service: --insecure was given", err=True)
         config = uvicorn.Config(

@@ -84,9 +84,9 @@ class PaintService:
     def warm(self) -> None:
         """Load the nets, measure their speed, and make ready the library's styles."""
         self._previewer.calibrate()
-        for name in library.entries():
-            self._modulation(name)
         self.ready.set()
+        for name in library.entries():  # the page shows all of them at once
+            self._modulation(name)
 
     # Styles ---------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,153 @@
+import http.server
+import json
+import threading
+from email.parser import BytesParser
+from email.policy import HTTP
+
+import pytest
+
+from scumble import client as module
+from scumble.client import Client, Painted, ServiceError
+from scumble.errors import InputError, UsageError
+
+JOB = {
+    "id": "x", "kind": "picture", "state": "done", "created": 1.0, "started": 2.0, "finished": 3.0, "expires": 9.0, "interrupted": False,
+    "error": None, "result": "/v1/jobs/x/result", "progress": {"done": 1, "total": 2, "loss": 0.5}, "from a later version": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def fake():
+    """A server that notes what it is sent and answers from a list; gives (client, what was sent, the answers)."""
+    sent, answers = [], []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            sent.append((self.command, self.path, dict(self.headers), body))
+            status, headers, data = answers.pop(0)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Client(f"http://127.0.0.1:{server.server_port}/art/", token="secret-token"), sent, answers
+        server.shutdown()
+
+
+def parts(headers, body):
+    head = f"content-type: {headers['content-type']}\r\n\r\n".encode()
+    message = BytesParser(policy=HTTP).parsebytes(head + body)
+    return [
+        (p["content-disposition"].params["name"], p["content-disposition"].params.get("filename"), p.get_payload(decode=True))
+        for p in message.iter_parts()
+    ]
+
+
+def test_what_is_asked_for_becomes_a_form(fake, tmp_path):
+    client, sent, answers = fake
+    (tmp_path / 'my "best" one.jpg').write_bytes(b"photo\r\n--")
+    (tmp_path / "mine.png").write_bytes(b"style")
+    answers.append((200, {"content-type": "image/png"}, b"painted"))
+    style = ["irises", tmp_path / "mine.png"]
+    painted = client.stylize(
+        tmp_path / 'my "best" one.jpg', style, weights=[0.25, 1], masks=[b"mask"], accept="image/png", strength=0.5, size=None
+    )
+    assert (painted.data, painted.media_type) == (b"painted", "image/png")
+    method, path, headers, body = sent[0]
+    assert (method, path, headers["accept"], headers["authorization"]) == ("POST", "/art/v1/stylize", "image/png", "Bearer secret-token")
+    assert parts(headers, body) == [
+        ("strength", None, b"0.5"),
+        ("style", None, b"irises"),
+        ("weights", None, b"0.25,1.0"),
+        ("content", "my %22best%22 one.jpg", b"photo\r\n--"),
+        ("style", "mine.png", b"style"),
+        ("mask", "picture", b"mask"),
+    ]
+
+
+def test_a_busy_service_is_asked_again(fake, monkeypatch):
+    client, sent, answers = fake
+    pauses = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    busy = (429, {"retry-after": "7"}, b'{"error": "the service is busy", "id": "1"}')
+    answers += [busy, busy, (200, {}, json.dumps(JOB).encode())]
+    job = client.job("x")
+    assert pauses == [7.0, 7.0]
+    assert (job.state, job.done, job.total, job.has_result, job.ended) == ("done", 1, 2, True, True)
+    answers += [busy] * module.TRIES
+    with pytest.raises(ServiceError, match="the service is busy") as refused:
+        client.job("x")
+    assert (refused.value.status, refused.value.request_id, refused.value.retry_after) == (429, "1", 7.0)
+    assert len(sent) == 3 + module.TRIES
+
+
+def test_other_refusals_are_told_at_once(fake):
+    client, sent, answers = fake
+    answers += [(422, {}, b'{"error": "strength must be", "id": "2"}'), (502, {}, b"<html>bad gateway</html>")]
+    with pytest.raises(ServiceError, match="strength must be"):
+        client.job("x")
+    with pytest.raises(ServiceError, match="the service answered with status 502"):
+        client.job("x")
+    assert len(sent) == 2
+
+
+def test_waiting_outlives_a_connection_that_breaks(fake):
+    client, sent, answers = fake
+    event = b"event: job\ndata: %s\n\n"
+    running = json.dumps(JOB | {"state": "running", "result": None}).encode()
+    answers += [
+        (200, {"content-type": "text/event-stream"}, b": still there\n\n" + event % running),
+        (200, {}, running),
+        (200, {"content-type": "text/event-stream"}, event % json.dumps(JOB).encode()),
+        (200, {"content-type": "image/png"}, b"painted"),
+    ]
+    assert client.wait("x").data == b"painted"
+    assert [path for _, path, _, _ in sent] == [f"/art/v1/jobs/x{more}" for more in ("/events", "", "/events", "/result")]
+
+
+def test_a_job_without_a_result_says_why(fake):
+    client, _, answers = fake
+    failed = JOB | {"state": "failed", "error": "out of memory", "result": None}
+    answers.append((200, {}, b"data: " + json.dumps(failed).encode() + b"\n\n"))
+    with pytest.raises(ServiceError, match="out of memory"):
+        client.wait("x")
+
+
+def test_nobody_there():
+    with pytest.raises(ServiceError, match="can't be reached") as refused:
+        Client("http://127.0.0.1:1").styles()
+    assert refused.value.status == 0
+    assert not Client("http://127.0.0.1:1").ready()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:7878", "ftp://host", "http://", ""])
+def test_an_address_that_is_none(url):
+    with pytest.raises(UsageError, match="begins with http:// or https://"):
+        Client(url)
+
+
+def test_what_is_saved_replaces_nothing_unasked(tmp_path):
+    painted = Painted(b"data", "image/png")
+    assert painted.save(tmp_path / "a.png").read_bytes() == b"data"
+    with pytest.raises(InputError, match="exists already"):
+        painted.save(tmp_path / "a.png")
+    Painted(b"new", "image/png").save(tmp_path / "a.png", overwrite=True)
+    assert (tmp_path / "a.png").read_bytes() == b"new"
+    with pytest.raises(InputError, match="cannot write"):
+        painted.save(tmp_path / "no" / "a.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="can't be read"):
+        Client("http://127.0.0.1:1").stylize(tmp_path / "no.jpg", "irises")
