@@ -3,8 +3,8 @@
 Temporal warping error (after Lai et al. 2018, "Learning blind video temporal consistency", eq. 7, of which this is the root): each
 painted frame against the one ``gap`` frames before, carried along by the movement of the film, where both show the same thing; root
 mean square over pixels, channels and frames, in 8-bit steps. Our clips are made by rule, so the movement is exact; films from
-elsewhere (``--clip``) have theirs from optical flow. Four rows each: the source itself (what sampling alone costs), the net frame by
-frame, with statistics held over the shot, and with ``--steady 1`` on top.
+elsewhere (``--clip``) have theirs from optical flow. Rows: the source itself (what sampling alone costs), the net frame by frame, with
+statistics held over the shot, and with ``--steady`` on top, as usual and at its most.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scumble.picture import Picture
 from scumble.stylizer import Stylizer
 from scumble.video.frames import as_bytes, as_float
 from scumble.video.shots import Cuts, ShotPainter, Timeline
-from scumble.video.steady import Flow, Steadier, carry
+from scumble.video.steady import USUAL, Flow, Steadier, carry
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -170,7 +170,7 @@ def film_from(path: Path, frames: int, side: int) -> Clip:
             break
 
     def movement(t: int, gap: int) -> Movement:
-        flow = Flow()
+        flow = Flow(side)  # finer than what the steadier goes by
         flow(taken[t - gap], cut=True)
         found = flow(taken[t], cut=False)
         assert found is not None
@@ -211,6 +211,7 @@ def painted(
 WAYS: dict[str, dict[str, Any]] = {
     "frame by frame": {"hold": False},
     "held": {"hold": True},
+    f"held, steady {USUAL}": {"hold": True, "steady": USUAL},
     "held, steady 1": {"hold": True, "steady": 1.0},
 }
 

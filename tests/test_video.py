@@ -815,7 +815,7 @@ class TestSteady:
         still = Movement(np.zeros((32, 48, 2), np.float32), np.ones((32, 48), np.float32))
         steadier = Steadier(1.0)
         np.testing.assert_array_equal(steadier(a, None), a)
-        np.testing.assert_allclose(steadier(b, still), 0.9 * a + 0.1 * b, atol=1e-6)
+        np.testing.assert_allclose(steadier(b, still), 0.75 * a + 0.25 * b, atol=1e-6)
         np.testing.assert_array_equal(steadier(b, None), b)
         off = Steadier(0.0)
         off(a, None)

@@ -70,7 +70,8 @@ def video(
         str | None, typer.Option(metavar="METHOD", help="generator (one pass), or how features are fused: linear, adain, wct, ot.")
     ] = None,
     steady: Annotated[
-        float | None, typer.Option(metavar="0..1", help="How much of each frame is carried over from the one before, along the movement.")
+        float | None,
+        typer.Option(metavar="0..1", help="How much is carried over from frame to frame, along the movement. Default: 0.65, with OpenCV."),
     ] = None,
     codec: Annotated[
         str | None, typer.Option(metavar="CODEC", help="h264, h265, vp9 or av1. Default: h264, vp9 for .webm.", show_default=False)
@@ -91,7 +92,9 @@ def video(
     size: Annotated[int | None, typer.Option(metavar="N", help="The longer side of the result in pixels. Default: as the input.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the same command was stopped or killed.")] = False,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, coreml or directml.")] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="For painting. Default: all cores.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="For painting. Default: all cores but one, which reads and encodes.")
+    ] = None,
     max_pixels: Annotated[int | None, typer.Option(metavar="N", parser=parse_pixels, help="Refuse larger frames; 50M, 2G.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
@@ -112,10 +115,10 @@ def video(
     if output == STDIO and as_json:
         raise UsageError("frames and --json can't both go to standard output; give -o FILE")
     from scumble.stylizer import Stylizer
-    from scumble.video.film import film, standard_output
+    from scumble.video.film import film, painting_threads, standard_output
     from scumble.video.frames import parse_rate
 
-    painter = Stylizer(device or "auto", threads)
+    painter = Stylizer(device or "auto", threads or painting_threads())
     styles = _styles(style, blend, painter)
     more = {"rate": parse_rate(fps)} if fps is not None else {}
     settings: dict[str, Any] = {

@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scumble import __version__, weights
-from scumble.errors import UsageError, in_range
+from scumble.errors import MissingExtraError, UsageError, in_range
 from scumble.picture import DEFAULT_MAX_PIXELS
 from scumble.stylizer import StyleLike, Stylizer, resize
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter
-from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float
+from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
-from scumble.video.steady import Flow, Movement, Steadier
+from scumble.video.steady import USUAL, Flow, Movement, Steadier
 from scumble.video.target import Target
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
 
@@ -66,6 +66,7 @@ class _Seen:
 @dataclass(frozen=True, eq=False)
 class _Painted:
     frame: Frame
+    movement: Movement | None
     snapshot: Snapshot | None
 
 
@@ -79,7 +80,7 @@ def film(
     method: str = "generator",
     style_scale: float | None = None,
     keep_color: float = 0.0,
-    steady: float = 0.0,
+    steady: float | None = None,
     hold: bool = True,
     size: int | None = None,
     codec: str | None = None,
@@ -99,9 +100,10 @@ def film(
             :class:`~scumble.video.reading.Raw` and :class:`~scumble.video.reading.Camera`.
         style: one, or several as (seconds, style), between which it morphs.
         target: a film, an animation, numbered pictures, or a stream that takes raw RGB.
-        stylizer: the nets; None loads them.
+        stylizer: the nets; None loads them, to be run by :func:`painting_threads`.
         strength, method, style_scale, keep_color, size: as in :meth:`scumble.stylizer.Stylizer.__call__`.
         steady: how much of each frame is taken from the one before, along the movement in the film: 0 (nothing) to 1.
+            None is :data:`~scumble.video.steady.USUAL`, or 0 where OpenCV, which finds the movement, is not installed.
         hold: whether statistics are held over a shot; False paints frame by frame, for comparison.
         codec: ``h264``, ``h265``, ``vp9`` or ``av1``; None is h264, or vp9 for ``.webm``.
         crf: the codec's quality, lower is better; None is its usual one.
@@ -117,7 +119,9 @@ def film(
         InputError: the clip can't be read, or the result can't be written; nothing is left under its name.
         MissingExtraError: PyAV or OpenCV is needed and not there.
     """
-    in_range("steady", steady, 0.0, 1.0)
+    steady = _usual_steadiness() if steady is None else in_range("steady", steady, 0.0, 1.0)
+    if strength == 0:  # what comes out is what came in
+        steady = 0.0
     in_range("segment", segment, 1, 1_000_000)
     if size is not None:
         in_range("size", size, 1, 100_000)
@@ -134,7 +138,7 @@ def film(
         and Path(name).resolve() == Path(source).resolve()
     ):
         raise UsageError(f"{name} can't be painted over itself; choose another name")
-    painter = stylizer or Stylizer()
+    painter = stylizer or Stylizer(threads=painting_threads())
     given = [*style] if isinstance(style, Sequence) and not isinstance(style, str) else [(None, style)]
     timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in given])  # pyright: ignore[reportArgumentType]
     settings: dict[str, Any] = {"strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "hold": hold}
@@ -146,6 +150,19 @@ def film(
     except BaseException:
         writer.abandon()
         raise
+
+
+def painting_threads() -> int:
+    """All cores but the one that reads, steadies and encodes: on two, with both given to painting, films took two thirds longer."""
+    return max(1, (os.cpu_count() or 1) - 1)
+
+
+def _usual_steadiness() -> float:
+    try:
+        load_cv2()
+    except MissingExtraError:
+        return 0.0
+    return USUAL
 
 
 def open_clip(source: str | os.PathLike[str], *, rate: Fraction = DEFAULT_RATE, max_pixels: int = DEFAULT_MAX_PIXELS) -> Reader:
@@ -201,13 +218,14 @@ def _run(
     progress: Progress | None,
     stop: Callable[[], bool] | None,
 ) -> Filmed:
-    """Reading, looking and painting have a thread each; encoding is done here."""
+    """Reading, looking, painting and steadying have a thread each; encoding is done here."""
     count, painted_size, interrupted = writer.done, (0, 0), False
     keeps_alpha = isinstance(writer, (AnimationWriter, NumberedWriter))
     seen = ahead(_look(ahead(reader, DEPTH), writer, size=size, segment=segment, keeps_alpha=keeps_alpha, flows=steadier.amount > 0), DEPTH)
-    painted = ahead(_paint(seen, shots, steadier, writer), DEPTH)
+    painted = ahead(_paint(seen, shots, writer), DEPTH)
+    steadied = ahead(_steady(painted, steadier, writer), DEPTH)
     try:
-        for item in painted:
+        for item in steadied:
             writer.write(item.frame, item.snapshot)
             count += 1
             painted_size = (item.frame.pixels.shape[1], item.frame.pixels.shape[0])
@@ -217,7 +235,7 @@ def _run(
                 interrupted = True
                 break
     finally:
-        painted.close()
+        steadied.close()
     writer.finish(interrupted=interrupted)
     return Filmed(count, clock.monotonic() - began, painted_size, interrupted)
 
@@ -246,19 +264,24 @@ def _look(
         yield _Seen(frame, change, movement, snapshot)
 
 
-def _paint(seen: Iterable[_Seen], shots: ShotPainter, steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
+def _paint(seen: Iterable[_Seen], shots: ShotPainter, writer: Writer) -> Generator[_Painted, None, None]:
     if writer.snapshot is not None:
         shots.restore(_under("shots", writer.snapshot))
-        steadier.restore(_under("steadier", writer.snapshot))
     for item in seen:
-        frame = item.frame
-        pixels = shots(as_float(frame.pixels), float(frame.time), item.change)
+        pixels = shots(as_float(item.frame.pixels), float(item.frame.time), item.change)
+        snapshot = None if item.snapshot is None else item.snapshot | _named("shots", shots.snapshot())
+        yield _Painted(replace(item.frame, pixels=pixels), item.movement, snapshot)
+
+
+def _steady(painted: Iterable[_Painted], steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
+    if writer.snapshot is not None:
+        steadier.restore(_under("steadier", writer.snapshot))
+    for item in painted:
+        frame, pixels = item.frame, as_float(item.frame.pixels)
         if steadier.amount > 0:
             pixels = steadier(pixels, item.movement)
-        snapshot = None
-        if item.snapshot is not None:
-            snapshot = item.snapshot | _named("shots", shots.snapshot()) | _named("steadier", steadier.snapshot())
-        yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), snapshot)
+        snapshot = None if item.snapshot is None else item.snapshot | _named("steadier", steadier.snapshot())
+        yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), None, snapshot)
 
 
 def _named(part: str, snapshot: Snapshot) -> Snapshot:

@@ -172,8 +172,8 @@ class ShotPainter:
         self.strength, self.method, self.style_scale, self.keep_color = strength, method, style_scale, keep_color
         self._modulations = [self.engine.modulation(s.vector) for _, s in timeline.keys] if method == "generator" else []
         self._shot: Snapshot = {}
-        """What is held: of style number k ``k/statistics`` (and ``k/own``, ``k/unmoved`` where the strength wants them), or ``k/level/matrix`` and ``k/level/offset``; where a
-        drift leads to, the same under ``next/``."""
+        """What is held: of style number k ``k/statistics``, with a strength that is not 1 ``k/own``, below 1 ``k/unmoved``;
+        or, in the classic path, ``k/level/matrix`` and ``k/level/offset``; where a drift leads to, the same under ``next/``."""
         self._seen = 0
         self._gliding = 0
 
