@@ -17,7 +17,8 @@ A_STYLE, ANOTHER = list(library.entries())[:2]
 
 SETTINGS = {
     "strength": 1.0, "method": "generator", "style_scale": None, "keep_color": 0.0, "quality": "draft", "steps": None, "encoder": "eye",
-    "size": None, "feather": 0.0, "invert_mask": False, "device": "cpu", "threads": 1, "max_pixels": 10**6,
+    "size": None, "feather": 0.0, "invert_mask": False, "detail": None, "statistics": "thumbnail", "memory": None,
+    "device": "cpu", "threads": 1, "max_pixels": 10**6,
 }  # fmt: skip
 
 

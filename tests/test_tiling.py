@@ -192,3 +192,20 @@ def test_onnx_runtimes_way_of_saying_it():
     assert tiling.is_out_of_memory(state.Fail("std::bad_alloc"))
     assert not tiling.is_out_of_memory(state.Fail("Load model failed"))
     assert not tiling.is_out_of_memory(RuntimeError("out of memory"))
+
+
+def test_a_pass_that_memory_does_not_hold_after_all_is_made_in_tiles(engine, caplog, monkeypatch):
+    painter = Stylizer("cpu", threads=2)
+    content = Picture.from_array(scene(600, 700))
+    whole = painter(content, "great-wave")
+    scarce = Forgetful(engine, 400_000, MemoryError())
+    plain = Engine.paint
+
+    def paint(self, pixels, *args, **kwargs):
+        return plain(self, pixels, *args, **kwargs) if self is engine else scarce.paint(pixels, *args, **kwargs)
+
+    monkeypatch.setattr(Engine, "paint", paint)
+    out = painter(content, "great-wave")
+    assert scarce.refused == 1
+    assert np.abs(out.pixels - whole.pixels).mean() < 0.06
+    assert "out of memory" in caplog.text

@@ -30,7 +30,8 @@ FORMAT = 1
 
 STDIO = "-"
 _BLEND_TERM = re.compile(r"(.+?)=(-?\d*\.?\d+)(?:,|$)")  # a path may hold commas and equals signs: what counts is =NUMBER at its end
-_NOT_THE_STYLIZERS = ("device", "threads", "max_pixels", "feather", "invert_mask")
+NOT_THE_STYLIZERS = ("device", "threads", "max_pixels", "feather", "invert_mask")
+"""Settings of a request that :class:`~scumble.stylizer.Stylizer` does not take when it paints."""
 
 Term = tuple[float, str]
 """Weight and source of a style: a library name, or the path of a picture, a folder or a ``.style`` file."""
@@ -71,7 +72,7 @@ class Request:
 
         A mask is brought to the size of ``content``; ``feather`` is in pixels of that.
         """
-        own = {k: v for k, v in self.settings.items() if k not in _NOT_THE_STYLIZERS}
+        own = {k: v for k, v in self.settings.items() if k not in NOT_THE_STYLIZERS}
         feather, invert = self.settings["feather"], self.settings["invert_mask"]
         fitted = [Mask.from_picture(m, content.size, feather=feather, invert=invert) for m in masks]
         return painter(content, list(styles), mask=fitted or None, **own, **calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from scumble.fusion import give_back
 from scumble.mask import Mask, composite
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import REFERENCE, Blend, Style, at_reference, pictures_in
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
 StyleLike = str | os.PathLike[str] | Picture | Style | Blend
@@ -186,20 +189,35 @@ class Stylizer:
         """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
         style = self.style(source)
         height, width, _ = small.shape
-        if height * width * tiling.bytes_a_pixel(brush.method) > brush.memory:
-            side = int((min((LARGEST * REFERENCE) ** 2, brush.memory / tiling.bytes_a_pixel(brush.method))) ** 0.5)
-            shrink = min(1.0, side / (height * width) ** 0.5)
-            thumbnail = resize(small, max(1, round(height * shrink)), max(1, round(width * shrink)))
-            local = tiling.freeze(
-                self.engine, thumbnail, style, method=brush.method, strength=brush.strength, statistics=brush.statistics,
-                sweeps=lambda tile: tiling.sweep_over(small, tile), memory=brush.memory,
-            )  # fmt: skip
-            painted = tiling.paint(local, small, local.side_within(brush.memory))
-        else:
+        needed = height * width * tiling.bytes_a_pixel(brush.method)
+        painted = None if needed > brush.memory else self._in_one_pass(small, style, brush)
+        if painted is None:
+            painted = self._in_tiles(small, style, brush, min(brush.memory, needed / 2))
+        return brush.refine(painted, small, style, lambda: _pictures(source))
+
+    def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
+        """None if there is not enough memory, after all."""
+        try:
             painted = self._draft(small, style, brush.method, brush.strength)
             if brush.strength < 1:
                 painted = give_back(painted, small, self._draft(small, style, brush.method, 0.0), brush.strength)
-        return brush.refine(painted, small, style, lambda: _pictures(source))
+        except Exception as error:
+            if not tiling.is_out_of_memory(error):
+                raise
+            log.warning("out of memory: going on in tiles")
+            return None
+        return painted
+
+    def _in_tiles(self, small: Array, style: Style, brush: Brush, memory: float) -> Array:
+        height, width, _ = small.shape
+        most = min((LARGEST * REFERENCE) ** 2, memory / tiling.bytes_a_pixel(brush.method))
+        shrink = min(1.0, (most / (height * width)) ** 0.5)
+        thumbnail = resize(small, max(1, round(height * shrink)), max(1, round(width * shrink)))
+        local = tiling.freeze(
+            self.engine, thumbnail, style, method=brush.method, strength=brush.strength, statistics=brush.statistics,
+            sweeps=lambda tile: tiling.sweep_over(small, tile), memory=memory,
+        )  # fmt: skip
+        return tiling.paint(local, small, local.side_within(memory))
 
     def _draft(self, pixels: Array, style: Style, method: str, strength: float) -> Array:
         """One pass of ``method``, as the nets give it."""
@@ -212,7 +230,7 @@ class Stylizer:
         return self.engine.paint(pixels, modulation)[0]
 
 
-def working_scale(height: int, width: int, style_scale: float | None) -> float:
+def working_scale(height: float, width: float, style_scale: float | None) -> float:
     """By how much a picture is resized before it is painted, so that the brush has the width that is asked for."""
     side = (height * width) ** 0.5
     if style_scale is None:

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scumble import large
+from scumble._formats import format_named
 from scumble.cli.reporter import Reporter
-from scumble.errors import InputError, ScumbleError, UsageError
-from scumble.picture import SUFFIXES, Picture
-from scumble.recipe import STDIO, Request, file_sha256, write_recipe
+from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError
+from scumble.picture import SUFFIXES, Picture, read_size
+from scumble.recipe import NOT_THE_STYLIZERS, STDIO, Request, file_sha256, write_recipe
 from scumble.style import pictures_in
-from scumble.stylizer import Stylizer
+from scumble.stylizer import Stylizer, working_scale
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,36 @@ def _target(source: str, folder: str | None, label: str) -> str:
     return os.fspath((path.parent if folder is None else Path(folder)) / f"{path.stem}-{label}{suffix}")
 
 
+_HELD = 72
+"""Bytes of memory for each pixel of a picture that is held whole: what is read, the result, and what lies between."""
+
+
+def by_rows(job: Job, settings: Mapping[str, Any], limit: int | None) -> str | None:
+    """``painted`` for a picture that is too large to be held, ``read`` where only the input is, and the result of ``--size`` isn't.
+
+    None for all others: also where pyvips is missing and memory may do. MissingExtraError where it can't.
+    """
+    height, width = read_size(job.source)
+    shrink = 1.0 if settings["size"] is None else settings["size"] / max(height, width)
+    pixels, memory = height * width * shrink * shrink, settings.get("memory")
+    tight = memory is not None and _HELD * pixels > memory
+    if max(pixels, height * width) <= large.STREAMED and not tight:
+        return None
+    held = height * width <= settings["max_pixels"]
+    writable = job.target != STDIO and format_named(Path(job.target).suffix) in large.FORMATS
+    if not large.is_installed():
+        if height * width > settings["max_pixels"]:
+            raise MissingExtraError(
+                f'{job.source} has {height * width / 1e6:.0f} megapixels; for pictures that memory cannot hold: pip install "scumble[big]"'
+            )
+        return None
+    if pixels <= large.STREAMED and not tight:
+        return "read"
+    if working_scale(height * shrink, width * shrink, settings["style_scale"]) >= 1 or (held and not writable):
+        return None
+    return "painted"
+
+
 class Session:
     """Paints jobs with one request: nets are loaded and styles encoded once.
 
@@ -87,6 +120,8 @@ class Session:
         preview: Path | None = None,
         quiet: bool = False,
         as_json: bool = False,
+        resume: bool = False,
+        limit: int | None = None,
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
         settings = request.settings
@@ -96,6 +131,8 @@ class Session:
         self.masks = [Picture.open(mask, max_pixels=settings["max_pixels"]) for mask in request.masks]
         self.overwrite = overwrite
         self.preview = preview
+        self.resume = resume
+        self.limit = limit  # of pixels, where one was asked for: what is read by rows has no other
         self.recipe = recipe
         self.reporter = Reporter(quiet=quiet, as_json=as_json)
 
@@ -127,26 +164,71 @@ class Session:
         target = Path(job.target)
         if job.target != STDIO and not self.overwrite and target.exists():
             raise InputError(f"{target} exists already; allow overwriting (--overwrite) or choose another name")
+        if job.source != STDIO and (way := by_rows(job, self.request.settings, self.limit)) is not None:
+            return self._paint_by_rows(job, started) if way == "painted" else self._paint_whole(job, started, self._reduced(job))
+        return self._paint_whole(job, started, None)
+
+    def _paint_whole(self, job: Job, started: float, content: Picture | None) -> dict[str, Any]:
+        """A picture that is held in memory; ``content`` if it is there already."""
         if job.source == STDIO:
             data = sys.stdin.buffer.read()
             content, sha256 = Picture.open(data, max_pixels=self.request.settings["max_pixels"]), hashlib.sha256(data).hexdigest()
         else:
-            content = Picture.open(job.source, max_pixels=self.request.settings["max_pixels"])
+            content = content or Picture.open(job.source, max_pixels=self.request.settings["max_pixels"])
             sha256 = file_sha256(Path(job.source))
         painted = self._refined(content) if self.request.refines else self.request.paint(self.painter, content, self.styles, self.masks)
-        recipe = self.recipe
-        if recipe is None:
-            cut = {} if self.reporter.cut is None else {"interrupted": self.reporter.cut}
-            recipe = write_recipe(self.request, job.source, sha256, target, **cut)
+        recipe = self._recipe(job, sha256)
         if job.target == STDIO:
             sys.stdout.buffer.write(painted.encode(painted.metadata.format or "PNG", recipe=recipe))
         else:
-            painted.save(target, overwrite=self.overwrite, recipe=recipe)
+            painted.save(Path(job.target), overwrite=self.overwrite, recipe=recipe)
+        return self._done(job, started, recipe, painted.width, painted.height)
+
+    def _paint_by_rows(self, job: Job, started: float) -> dict[str, Any]:
+        """A picture that memory can't hold."""
+        settings = self.request.settings
+        recipe = self._recipe(job, file_sha256(Path(job.source)))
+        own = {k: v for k, v in settings.items() if k not in NOT_THE_STYLIZERS}
+        with ExitStack() as stack:
+            if self.request.refines:
+                stack.enter_context(self.reporter.refining())
+
+            def planned(plan: large.Plan, height: int, width: int) -> None:
+                stack.close()  # the refinement is over: from here on Ctrl-C stops at once
+                self.reporter.planned(job.source, plan, height, width)
+
+            outcome = large.paint(
+                job.source, self.styles, job.target, painter=self.painter, masks=self.masks, feather=settings["feather"],
+                invert_mask=settings["invert_mask"], max_pixels=self.limit or large.MOST_PIXELS, overwrite=self.overwrite,
+                resume=self.resume, recipe=recipe, interrupted=lambda: self.reporter.cut, planned=planned, tiles=self.reporter.tiled,
+                progress=self.reporter.step, preview=self._show if self.preview else None, **own,
+            )  # fmt: skip
+        plan = outcome.plan
+        return self._done(job, started, recipe, outcome.width, outcome.height) | {
+            "tile": plan.tile,
+            "tiles": plan.tiles,
+            "resumed": outcome.resumed,
+            "memory": {"budget": plan.budget, "estimate": plan.estimate},
+        }
+
+    def _reduced(self, job: Job) -> Picture:
+        """A picture that is too large to be held, at the size that is asked for."""
+        source = large.Source(job.source, max_pixels=self.limit or large.MOST_PIXELS)
+        factor = self.request.settings["size"] / max(source.height, source.width)
+        return source.reduced(max(1, round(source.height * factor)), max(1, round(source.width * factor)))
+
+    def _recipe(self, job: Job, sha256: str) -> Mapping[str, Any]:
+        if self.recipe is not None:
+            return self.recipe
+        cut = {} if self.reporter.cut is None else {"interrupted": self.reporter.cut}
+        return write_recipe(self.request, job.source, sha256, Path(job.target), **cut)
+
+    def _done(self, job: Job, started: float, recipe: Mapping[str, Any], width: int, height: int) -> dict[str, Any]:
         return {
             "input": job.source,
             "output": job.target,
             "seconds": round(time.monotonic() - started, 3),
-            "size": [painted.width, painted.height],
+            "size": [width, height],
             "styles": recipe["styles"],
             "settings": recipe["settings"],
             **({} if self.reporter.cut is None else {"interrupted": self.reporter.cut}),

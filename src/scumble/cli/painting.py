@@ -31,7 +31,18 @@ def parse_pixels(text: str | int) -> int:
     return int(pixels)
 
 
+def parse_memory(text: str | int) -> int:
+    """``1GB`` -> 10^9 bytes; MB, MiB and GiB likewise."""
+    from scumble.tiling import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def stylize(
+    context: typer.Context,
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT", help="Pictures, folders of pictures, or - for standard input.", show_default=False)
     ],
@@ -82,6 +93,22 @@ def stylize(
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, coreml or directml.")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="For one picture. Default: all cores.")] = None,
     max_pixels: Annotated[int | None, typer.Option(metavar="N", parser=parse_pixels, help="Refuse larger pictures; 500M, 2G.")] = None,
+    detail: Annotated[
+        str | None,
+        typer.Option(
+            metavar="content|painted",
+            help="What a large picture shows that is finer than its brush: the input's own detail, or that painted, too."
+            " Default: content, and painted above 64 megapixels.",
+        ),
+    ] = None,
+    statistics: Annotated[
+        str | None,
+        typer.Option(metavar="thumbnail|exact", help="For tiles: the statistics of the reduced picture, or of the full one (many passes)."),
+    ] = None,
+    memory: Annotated[
+        int | None, typer.Option(metavar="1GB", parser=parse_memory, help="A budget: larger pictures are painted in tiles.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a large picture where an interrupted run stopped.")] = False,
     preview: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the optimisation's latest state in this picture.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each input.")] = False,
@@ -101,6 +128,7 @@ def stylize(
     settings: dict[str, Any] = {
         "strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "quality": quality, "steps": steps,
         "encoder": encoder, "size": size, "feather": feather, "invert_mask": invert_mask,
+        "detail": detail, "statistics": statistics, "memory": memory,
         "device": device, "threads": threads, "max_pixels": max_pixels,
     }  # fmt: skip
     request = Request(styles, masks, settings)
@@ -115,7 +143,9 @@ def stylize(
     if as_json and STDIO in (output, *(inputs if output is None else ())):
         raise UsageError("a picture and --json can't both go to standard output; give -o FILE")
     jobs = plan(inputs, output, [source for terms in styles for _, source in terms])
-    session = Session(request, overwrite=overwrite, preview=preview, quiet=quiet, as_json=as_json)
+    source = context.get_parameter_source("max_pixels")
+    limit = max_pixels if source is not None and source.name == "COMMANDLINE" else None
+    session = Session(request, overwrite=overwrite, preview=preview, quiet=quiet, as_json=as_json, resume=resume, limit=limit)
     if output is not None and output.endswith(("/", os.sep)):
         Path(output).mkdir(parents=True, exist_ok=True)
     code = session.paint_all(jobs)

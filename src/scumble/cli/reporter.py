@@ -17,6 +17,8 @@ from scumble.recipe import STDIO
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from scumble.large import Plan
+
 
 class Reporter:
     """Lines or JSON objects on stdout; the bar and the failures on stderr.
@@ -35,6 +37,7 @@ class Reporter:
         self._bar: Progress | None = None
         self._pictures: TaskID | None = None
         self._steps: TaskID | None = None
+        self._tiles: TaskID | None = None
 
     @contextmanager
     def running(self, pictures: int) -> Generator[None, None, None]:
@@ -69,6 +72,23 @@ class Reporter:
         if self.stopping and done < total:
             self.cut = done
             raise KeyboardInterrupt
+
+    def planned(self, source: str, plan: Plan, height: int, width: int) -> None:
+        """A large picture is about to be painted in tiles."""
+        if not self.quiet and not self.as_json:
+            memory = f"{plan.estimate / 1e9:.2f} of {plan.budget / 1e9:.2f} GB of memory"
+            self._tell(f"{source}  {width} x {height} in {plan.tiles} tiles of {plan.tile} pixels, {memory}")
+
+    def tiled(self, done: int, total: int) -> None:
+        """Progress of a large picture."""
+        if self._bar is None:
+            return
+        if self._tiles is None:
+            self._tiles = self._bar.add_task("tiles", total=total)
+        self._bar.update(self._tiles, completed=done, total=total)
+        if done == total:
+            self._bar.remove_task(self._tiles)
+            self._tiles = None
 
     def painted(self, done: dict[str, Any]) -> None:
         """One picture is written."""
@@ -106,10 +126,14 @@ class Reporter:
         if not self._refining or self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
-        text = "stopping with the best so far; Ctrl-C again gives it up"
+        if self._bar is not None or not self.quiet:
+            self._tell("stopping with the best so far; Ctrl-C again gives it up")
+
+    def _tell(self, text: str) -> None:
+        """A line on stderr, above the bar if there is one."""
         if self._bar is not None:
-            self._bar.console.print(text)
-        elif not self.quiet:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
             typer.echo(text, err=True)
 
 

@@ -13,5 +13,6 @@ from scumble.large.painting import Outcome as Outcome
 from scumble.large.painting import Plan as Plan
 from scumble.large.painting import paint as paint
 from scumble.large.reading import MOST_PIXELS as MOST_PIXELS
+from scumble.large.reading import Source as Source
 from scumble.large.reading import is_installed as is_installed
 from scumble.large.writing import FORMATS as FORMATS

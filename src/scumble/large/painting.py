@@ -79,6 +79,7 @@ def paint(
     overwrite: bool = False,
     resume: bool = False,
     recipe: Mapping[str, Any] | None = None,
+    interrupted: Callable[[], int | None] = lambda: None,
     planned: Callable[[Plan, int, int], None] | None = None,
     tiles: Callable[[int, int], None] | None = None,
     **settings: Any,
@@ -96,6 +97,7 @@ def paint(
         feather: in pixels of the picture.
         resume: go on with what an interrupted run left beside the target; only unfinished tiles are painted.
         recipe: to be stored in the file, and what a run that is resumed must have in common.
+        interrupted: after the painting, says after which step a refinement was cut short; that goes into the recipe.
         planned: called with the plan, the height and the width before anything is painted.
         tiles: called with (tiles done, tiles in all).
         settings: those of :class:`Stylizer`.
@@ -119,7 +121,11 @@ def paint(
     }
     brush = painter.brush(**wanted, detail=given["detail"] or "painted", memory=max(1, budget - PROCESS))
     job = _Job(painter, picture, brush, keep, [_fitted(m, picture, feather, invert_mask) for m in masks])
-    text = json.dumps(dict(recipe or {}), allow_nan=False)
+
+    def text() -> str:
+        cut = interrupted()
+        return json.dumps({**(recipe or {}), **({} if cut is None else {"interrupted": cut})}, allow_nan=False)
+
     canvas = Canvas(Path(target), _identity(recipe), resume=resume, overwrite=overwrite)
     try:
         return job.run(canvas, styles, format, text, budget, planned, tiles)
@@ -149,7 +155,7 @@ class _Job:
         canvas: Canvas,
         styles: Sequence[StyleLike],
         format: str,
-        recipe: str,
+        recipe: Callable[[], str],
         budget: int,
         planned: Callable[[Plan, int, int], None] | None,
         tiles: Callable[[int, int], None] | None,
@@ -174,7 +180,7 @@ class _Job:
         resumed = sum(done)
         self._paint_tiles(canvas, layers, format, plan.tile, tiles)
         pixel = source.rows().picture(Window(0, 1, 0, 1))  # for what is true of all of them
-        canvas.finish(format, replace(pixel.metadata, icc_profile=pixel.samples(format, canvas.state["bits"])[1]), recipe)
+        canvas.finish(format, replace(pixel.metadata, icc_profile=pixel.samples(format, canvas.state["bits"])[1]), recipe())
         return Outcome(width, height, plan, resumed)
 
     def _plan(self, layers: Sequence[Layer], budget: int, tile: int | None) -> Plan:

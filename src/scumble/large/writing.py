@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from scumble._files import checked_target, put_in_place, reason
 from scumble._formats import FORMATS as ALL_FORMATS
 from scumble._formats import Metadata, format_named
-from scumble._formats.tags import with_recipe
+from scumble._formats.tags import tiff_tags, with_recipe
 from scumble.errors import InputError, UsageError
 from scumble.large.reading import load_vips
 from scumble.tiling import Window
@@ -77,12 +79,11 @@ class Canvas:
                 raise InputError(
                     f"{self.place} takes {size / 1e9:.1f} GB beside it while it is painted; {free / 1e9:.1f} GB are free: free some space"
                 )
-            with (self.folder / "canvas").open("wb") as file:
-                file.truncate(size)
+            offset = _blank(self.folder / "canvas", height, width, bands, bits)
             with (self.folder / "arrays.npz").open("wb") as file:
                 np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
             (self.folder / "done").write_bytes(bytes(tiles))
-            shape = {"height": height, "width": width, "bands": bands, "bits": bits, "tile": tile}
+            shape = {"height": height, "width": width, "bands": bands, "bits": bits, "tile": tile, "offset": offset}
             self.state = {"version": _VERSION, "identity": self.identity, **shape}
             part = self.folder / "state.json.part"
             part.write_text(json.dumps(self.state), "utf-8")
@@ -101,7 +102,7 @@ class Canvas:
         shape = (state["height"], state["width"], state["bands"])
         try:
             # mapped for a moment: pages that stay mapped would count as this process's memory
-            canvas = np.memmap(self.folder / "canvas", f"u{state['bits'] // 8}", "r+", shape=shape)
+            canvas = np.memmap(self.folder / "canvas", f"u{state['bits'] // 8}", "r+", state["offset"], shape)
             canvas[window.slices] = samples
             canvas.flush()
             del canvas
@@ -116,14 +117,10 @@ class Canvas:
     def finish(self, format: str, metadata: Metadata, recipe: str, quality: int = 95) -> None:
         """All tiles become the file, under its name only when it is whole."""
         vips = load_vips()
-        state = self.state
         part = self.folder / f"whole{self.place.suffix}"
         try:
-            raw = (os.fspath(self.folder / "canvas"), state["width"], state["height"], state["bands"])
-            image = vips.Image.rawload(
-                *raw, format="ushort" if state["bits"] == 16 else "uchar",
-                interpretation="rgb16" if state["bits"] == 16 else "srgb", access="sequential",
-            ).copy()  # fmt: skip
+            _give_back_memory()
+            image = vips.Image.new_from_file(os.fspath(self.folder / "canvas"), access="sequential").copy()
             _describe(image, vips, format, metadata, recipe)
             if metadata.dpi:
                 image = image.copy(xres=metadata.dpi[0] / 25.4, yres=metadata.dpi[1] / 25.4)
@@ -159,13 +156,40 @@ class Canvas:
             with np.load(self.folder / "arrays.npz") as arrays:
                 self.arrays = {key: arrays[key] for key in arrays.files}
             size = state["height"] * state["width"] * state["bands"] * state["bits"] // 8
-            if (self.folder / "canvas").stat().st_size != size:
-                raise ValueError("the canvas has another size")
+            if (self.folder / "canvas").stat().st_size < size + state["offset"]:
+                raise ValueError("the canvas is cut off")
             self.state = state
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, UsageError):
                 raise
             raise InputError(f"what is finished of {self.place} can't be read any more; begin again without --resume") from error
+
+
+def _blank(path: Path, height: int, width: int, bands: int, bits: int) -> int:
+    """An uncompressed TIFF to write tiles into; returns where its rows begin, which then follow one another without a gap.
+
+    A file of bare samples libvips would map into memory as a whole, and every page it has read counts as memory of the process; a TIFF
+    it reads.
+    """
+    vips = load_vips()
+    blank = vips.Image.black(width, height, bands=bands).cast("ushort" if bits == 16 else "uchar")
+    try:
+        blank.copy(interpretation="rgb16" if bits == 16 else "srgb").tiffsave(os.fspath(path), bigtiff=True)
+    except vips.Error as error:
+        raise InputError(f"cannot write beside {path.parent} ({' '.join(str(error).split())}); free space") from error
+    with path.open("rb") as file:
+        found = tiff_tags(file)
+    offsets, row = np.atleast_1d(found[273]), width * bands * bits // 8
+    rows = int(found.get(278, height))
+    if (offsets != offsets[0] + np.arange(len(offsets)) * rows * row).any():
+        raise InputError(f"the TIFF that libvips wrote into {path.parent} has gaps; this Scumble does not know that libvips")
+    return int(offsets[0])
+
+
+def _give_back_memory() -> None:
+    """What tiles have left free, the C library may keep: 0.8 GB after 400 megapixels. Writing needs some of its own."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc's; elsewhere there is no such name
 
 
 def _describe(image: Any, vips: Any, format: str, metadata: Metadata, recipe: str) -> None:
