@@ -220,11 +220,10 @@ class Desk:
             yield (gr.skip(), widgets.said(sentence(error), bad=True), *(gr.skip(),) * 4)
             return
         future.add_done_callback(lambda _: news.put(None))
-        began = time.monotonic()
         try:
             text = "Waiting for a free painter …" if slots.taken > slots.workers else "Painting …"
             yield gr.skip(), widgets.progress(0, text), gr.Button(visible=False), gr.Button(visible=refines), gr.skip(), gr.skip()
-            yield from _followed(news, began)
+            yield from _followed(news)
             painting = future.result()
         except ScumbleError as error:
             yield (
@@ -305,14 +304,15 @@ def sentence(error: ScumbleError) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _followed(news: queue.Queue[Any], began: float) -> Generator[tuple[Any, ...], None, None]:
+def _followed(news: queue.Queue[Any]) -> Generator[tuple[Any, ...], None, None]:
     """What the page shows while a painting is made, until it is (None in the queue): at most four times a second."""
-    seen = 0.0
+    began = seen = 0.0
     while (item := news.get()) is not None:
         if isinstance(item, str):
             yield _stage(after=item, note="Not done yet", error=""), *(gr.skip(),) * 5
         elif time.monotonic() - seen > PATIENCE:
             seen = time.monotonic()
+            began = began or seen  # what comes before the first step, loading nets, says nothing about the time the others take
             done, total = item
             left = (seen - began) / done * (total - done) if done else None
             text = f"Step {done} of {total}" + ("" if left is None else f" · {duration(left)} left")

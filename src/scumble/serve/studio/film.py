@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Generator
+from inspect import signature
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,6 +17,7 @@ from scumble.serve.studio import widgets
 from scumble.serve.studio.desk import PATIENCE, Desk, duration, seated, sentence
 from scumble.serve.studio.sitting import Sitting
 from scumble.video.animation import ANIMATIONS
+from scumble.video.film import film
 
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".gif", ".webp", ".apng")
 AS_PICTURE = ""
@@ -24,19 +26,19 @@ AS_PICTURE = ""
 
 def film_tab(desk: Desk, sitting: gr.State, quiet: dict[str, Any]) -> None:
     """Lay the tab out, within a ``gr.Tab``; ``quiet`` are options for every event."""
-    studio = _FilmDesk(desk)
+    studio, usual = _FilmDesk(desk), {name: parameter.default for name, parameter in signature(film).parameters.items()}
     with gr.Row(elem_id="sc-film", equal_height=False):
         with gr.Column(elem_classes=["sc-panel"]):
-            source = gr.File(label="A film: drop it here", file_types=list(FILMS), type="filepath", height=150, elem_id="sc-film-source")
+            source = gr.File(label="Film", file_types=list(FILMS), type="filepath", height=150, elem_id="sc-film-source")
             styles = [("The styles of the picture tab", AS_PICTURE)]
             styles += [(f"{e.title} · {e.artist}" if e.artist else e.title, e.name) for e in widgets.styles()]
             style = gr.Dropdown(styles, value=AS_PICTURE, label="Style", filterable=True, elem_id="sc-film-style")
-            strength = gr.Slider(0, 2, 1, step=0.01, label="Strength", elem_id="sc-film-strength")
-            keep_color = gr.Slider(0, 1, 0, step=0.01, label="Keep my colours", elem_id="sc-film-keep")
+            strength = gr.Slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-film-strength")
+            keep_color = gr.Slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-film-keep")
             steady = gr.Slider(
                 0,
                 1,
-                0.5,
+                usual["steady"],
                 step=0.05,
                 label="Steadiness",
                 info="How much is carried from frame to frame",
@@ -80,8 +82,6 @@ class _FilmDesk:
         self, sitting: Sitting, source: str | None, style: str, strength: float, keep_color: float, steady: float, size: float | None
     ) -> Generator[tuple[Any, ...], None, None]:
         """-> status, start, stop, empty, shown, download, again and again until the film is done."""
-        from scumble.video import film
-
         news: queue.Queue[tuple[int, int | None] | None] = queue.Queue()
         sitting.cancel_film = cancel = Event()
         settings = self.desk.service.settings
