@@ -110,6 +110,8 @@ WRONG = {
     "not finite": ({}, {"style": "irises", "strength": "nan"}, 422, "strength: input should be a finite number"),
     "huge": ({}, {"style": "irises", "size": "9" * 400}, 422, "size"),
     "too large a result": ({}, {"style": "irises", "size": "5000"}, 422, "size 5000 makes 18,750,000 pixels of this picture; 100,000 are"),
+    "statistics": ({}, {"style": "irises", "statistics": "exat"}, 422, "unknown statistics 'exat'; did you mean 'exact'?"),
+    "detail": ({}, {"style": "irises", "detail": "paint"}, 422, "unknown detail 'paint'; did you mean 'painted'?"),
     "twice": ({}, {"style": "irises", "strength": ["1", "1"]}, 422, "'strength' is given twice"),
     "unknown option": ({}, {"style": "irises", "strenght": "1"}, 422, "unknown option 'strenght'; did you mean 'strength'?"),
     "unknown part": ({"contnt": b"x"}, {"style": "irises"}, 422, "unknown part 'contnt'; did you mean 'content'?"),

@@ -85,7 +85,14 @@ def serve(
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     _pin_threads(settings.threads)
     try:
-        for module in ("fastapi", "uvicorn", "gradio", "prometheus_client", "fastapi_offline"):
+        for module in (
+            "fastapi",
+            "uvicorn",
+            "python_multipart",
+            "prometheus_client",
+            "fastapi_offline",
+            *(["gradio"] if settings.page else []),
+        ):
             import_module(module)
     except ImportError as error:
         raise MissingExtraError(f'the service needs what is missing here ({error}): pip install "scumble[serve]"') from error

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 SWEEP = 60.0
 """Seconds between two looks for what has expired."""
+NICE = 5
+"""By how much jobs step back for pictures that somebody waits for: a third of the time where both want all of it."""
 LOOK = 1.0
 """Seconds between two looks for jobs of other processes; one's own are seen at once."""
 
@@ -105,7 +107,7 @@ class Jobs:
                 log.exception("looking after the jobs failed")
 
     def _work(self) -> None:
-        step_back(10)
+        step_back(NICE)
         while not self._over.is_set():
             self._wake.clear()
             try:

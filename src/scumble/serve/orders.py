@@ -19,6 +19,7 @@ from scumble.recipe import parse_blend
 from scumble.serve.limits import Upload
 from scumble.serve.service import OPTIONS, PaintService, defaults
 from scumble.stylizer import METHODS, QUALITIES
+from scumble.tiling import DETAILS, STATISTICS
 
 MEDIA = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff", "BMP": "image/bmp", "GIF": "image/gif",
@@ -63,6 +64,16 @@ class Options(BaseModel):
     )
     size: int | None = Field(
         _DEFAULTS["size"], **_NUMBER, description="The longer side of the result, in pixels.", json_schema_extra={"minimum": 1}
+    )
+    detail: str | None = Field(
+        _DEFAULTS["detail"],
+        description="What is finer than a large picture's reduced size: the content's own, or painted.",
+        json_schema_extra={"enum": [None, *DETAILS]},
+    )
+    statistics: str = Field(
+        _DEFAULTS["statistics"],
+        description="For tiles: those of the reduced picture, or exact.",
+        json_schema_extra={"enum": list[Any](STATISTICS)},
     )
     feather: float = Field(_DEFAULTS["feather"], description="Soften the masks' edges, in pixels.", json_schema_extra=_known(0, 10_000))
     invert_mask: bool = Field(_DEFAULTS["invert_mask"], description="Black is painted, white stays.")

@@ -44,7 +44,7 @@ StyleSource = str | bytes | Upload | Picture | Style
 Terms = Sequence[tuple[float, StyleSource]]
 """A style: one term, or the terms of a blend with their weights."""
 
-OPTIONS = ("strength", "method", "style_scale", "keep_color", "quality", "steps", "size", "feather", "invert_mask")
+OPTIONS = ("strength", "method", "style_scale", "keep_color", "quality", "steps", "size", "detail", "statistics", "feather", "invert_mask")
 """What a request may set, by the names that the library has for it. Not among them: ``encoder``, whose other nets would have to be
 fetched from the network, and ``device`` and ``threads``, which are the service's own."""
 
