@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,18 +84,10 @@ def serve(
 
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     _pin_threads(settings.threads)
-    try:
-        for module in (
-            "fastapi",
-            "uvicorn",
-            "python_multipart",
-            "prometheus_client",
-            "fastapi_offline",
-            *(["gradio"] if settings.page else []),
-        ):
-            import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(f'the service needs what is missing here ({error}): pip install "scumble[serve]"') from error
+    needed = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "fastapi_offline", *(["gradio"] if settings.page else []))
+    missing = [module for module in needed if find_spec(module) is None]  # looked for, not loaded: a port that is taken is told at once
+    if missing:
+        raise MissingExtraError(f'the service needs {", ".join(missing)}: pip install "scumble[serve]"')
     _run(settings, quiet=quiet)
 
 
@@ -110,17 +102,17 @@ def _pin_threads(threads: int) -> None:
 
 
 def _run(settings: Settings, *, quiet: bool) -> None:
-    import uvicorn
-
-    from scumble.serve.app import create_app
-
     try:
         listening = socket.create_server(
             (settings.host.strip("[]"), settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET, backlog=512
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
         raise InputError(f"can't listen on {settings.host}, port {settings.port} ({reason}); choose another with --port") from error
+    import uvicorn
+
+    from scumble.serve.app import create_app
+
     with listening:
         port = listening.getsockname()[1]
         app = create_app(settings)

@@ -1,0 +1,204 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from scumble.client import Client, ServiceError
+from scumble.picture import Picture, read_recipe
+from scumble.serve.settings import Settings
+
+pytest.importorskip("scumble.serve.jobs", reason="needs the extra serve: pip install 'scumble[serve]'")
+SOON = 180.0
+"""Seconds; a few do where the machine has nothing else to do."""
+
+
+@pytest.fixture(scope="module")
+def client(serving, tmp_path_factory):
+    with serving(Settings(data=tmp_path_factory.mktemp("jobs"), page=False, per_client=100)) as url:
+        yield Client(url)
+
+
+def until(holds, seconds=SOON):
+    deadline = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def test_a_job_is_painted_as_at_once(client, photo):
+    job = client.submit(photo, "great-wave", strength=0.8)
+    assert (job.kind, job.error, job.has_result) == ("picture", None, False)
+    result = client.wait(job.id)
+    assert result.data == client.stylize(photo, "great-wave", strength=0.8).data
+    assert result.media_type == "image/jpeg"
+    ended = client.job(job.id)
+    assert (ended.state, ended.interrupted) == ("done", False)
+    assert ended.expires == pytest.approx(ended.finished + 86_400, abs=1)
+
+
+def test_what_can_be_said_against_it_is_said_at_once(client, photo):
+    for options, sentence in (
+        ({"strength": 3}, "strength must be between"),
+        ({"format": "exe"}, "unknown picture format"),
+        ({"steady": 1}, "films"),
+    ):
+        with pytest.raises(ServiceError, match=sentence) as refused:
+            client.submit(photo, "irises", **options)
+        assert refused.value.status == 422
+    with pytest.raises(ServiceError, match="content: the picture"):
+        client.submit(b"no picture", "irises")
+
+
+def test_a_refinement_tells_how_far_it_is(client, photo):
+    pytest.importorskip("torch", reason="needs the extra torch")
+    job = client.submit(photo, "irises", steps=6, format="png")
+    seen = list(client.events(job.id))
+    assert seen[-1].state == "done"
+    assert (seen[-1].done, seen[-1].total) == (6, 6)
+    assert seen[-1].loss > 0
+    assert [e.done for e in seen] == sorted(e.done for e in seen)
+    assert read_recipe(client.result(job.id).data)["settings"]["steps"] == 6
+
+
+def test_cancelling_a_refinement_keeps_the_best_so_far(client, photo):
+    pytest.importorskip("torch", reason="needs the extra torch")
+    job = client.submit(photo, "irises", steps=1000)
+    until(lambda: client.job(job.id).done >= 1)
+    with pytest.raises(ServiceError, match="wait until it has ended") as early:
+        client.result(job.id)
+    assert early.value.status == 409
+    client.cancel(job.id)
+    ended = until(lambda: (now := client.job(job.id)).ended and now)
+    assert (ended.state, ended.interrupted, ended.has_result) == ("cancelled", True, True)
+    best = client.result(job.id)
+    assert Picture.open(best.data).size == (48, 64)
+    assert read_recipe(best.data)["interrupted"] is True
+    client.cancel(job.id)
+    with pytest.raises(ServiceError, match="there is no such job"):
+        client.job(job.id)
+
+
+def test_films(client, tmp_path):
+    av = pytest.importorskip("av", reason="needs the extra video")
+    pytest.importorskip("cv2", reason="needs the extra video")
+    import numpy as np
+
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in range(5):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * shade, np.uint8), format="rgb24")):
+                file.mux(packet)
+        for packet in stream.encode():
+            file.mux(packet)
+    job = client.submit(path, "irises", format="webm")
+    assert job.kind == "film"
+    result = client.wait(job.id)
+    assert result.media_type == "video/webm"
+    with av.open(str(result.save(tmp_path / "painted.webm"))) as file:
+        assert len(list(file.decode(video=0))) == 5
+    with pytest.raises(ServiceError, match="one pass"):
+        client.submit(path, "irises", quality="best")
+
+
+class Served:
+    """`scumble serve` as a process of its own."""
+
+    def __init__(self, data, *options):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "scumble", "serve", "--port", "0", "--no-page", "--data", str(data), *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        try:
+            line = self.process.stdout.readline()
+            assert "/docs" in line, line
+            self.client = Client(line.split("/docs")[0])
+            until(self.client.ready)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        finally:
+            self.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_after_a_kill_nothing_is_lost_and_nothing_done_twice(tmp_path, photo):
+    pytest.importorskip("torch", reason="needs the extra torch")
+    first = Served(tmp_path)
+    try:
+        done = first.client.submit(photo, "great-wave")
+        result = first.client.wait(done.id).data
+        running = first.client.submit(photo, "irises", steps=1000)
+        until(lambda: first.client.job(running.id).done >= 1)
+        queued = [first.client.submit(photo, "starry-night").id for _ in range(2)]
+        assert [first.client.job(job).state for job in queued] == ["queued"] * 2
+    finally:
+        first.kill()
+    second = Served(tmp_path)
+    try:
+        assert second.client.result(done.id).data == result
+        finished = second.client.job(done.id).finished
+        for job in queued:
+            assert Picture.open(second.client.wait(job).data).size == (48, 64)
+        until(lambda: second.client.job(running.id).started is not None and second.client.job(running.id).done >= 1)
+        second.client.cancel(running.id)
+        assert second.client.wait(running.id).data
+        assert second.client.job(done.id).finished == finished
+        results = sorted(p.name for p in (tmp_path / "jobs").rglob("*") if p.is_file())
+        assert results == ["result.jpg"] * 4, "results alone are left: no inputs, no parts"
+    finally:
+        second.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_what_runs_when_the_service_is_stopped_waits_for_its_return(tmp_path, photo):
+    pytest.importorskip("torch", reason="needs the extra torch")
+    first = Served(tmp_path)
+    try:
+        running = first.client.submit(photo, "irises", steps=1000)
+        until(lambda: first.client.job(running.id).done >= 1)
+    finally:
+        first.stop()
+    from scumble.serve.store import Store
+
+    store = Store(tmp_path, 10**9, 10, 100)
+    job = store.get(running.id)
+    store.close()
+    assert (job.state, job.owner, job.attempts) == ("queued", None, 0)
+
+
+def test_a_free_port_and_a_taken_one(tmp_path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "scumble", "serve", "--port", str(port), "--data", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: can't listen on 127.0.0.1, port {port} (address already in use); choose another with --port\n"
+
+
+def test_an_open_door_has_to_be_asked_for(tmp_path):
+    command = [sys.executable, "-m", "scumble", "serve", "--host", "0.0.0.0", "--data", str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if k != "SCUMBLE_TOKEN"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 0.0.0.0 can be reached by others, so a token is needed: give --token or SCUMBLE_TOKEN")
