@@ -227,6 +227,18 @@ def measure(clip: Clip, stylizer: Stylizer, style: str | Picture, **settings: An
     return rows
 
 
+def sheet(clip: Clip, stylizer: Stylizer, style: str | Picture, *, wide: int = 8, gap: int = 6, **settings: Any) -> Picture:
+    """The source and each way side by side: the last frame, and below it its middle column at all times, ``wide`` pixels for each."""
+    films = [clip.frames, *(painted(clip, stylizer, style, **how, **settings)[0] for how in WAYS.values())]
+    columns: list[Bytes] = []
+    for frames in films:
+        last = frames[-1]
+        times = np.stack([f[:, f.shape[1] // 2] for f in frames[-(last.shape[1] // wide) :]], 1).repeat(wide, 1)
+        times = np.pad(times, ((gap, 0), (0, last.shape[1] - times.shape[1]), (0, 0)), constant_values=255)
+        columns.append(np.pad(np.concatenate([last, times]), ((0, 0), (0, gap), (0, 0)), constant_values=255))
+    return Picture.from_array(np.concatenate(columns, 1)[:, :-gap])
+
+
 def photograph(path: Path | None) -> Floats:
     """The given one, or what comes with scikit-image."""
     if path is not None:
@@ -248,9 +260,16 @@ def main() -> None:
     parser.add_argument("--photo", type=Path, metavar="FILE", help="what the camera moves over; default: scikit-image's portrait")
     parser.add_argument("--clip", type=Path, nargs="*", default=[], metavar="FILE", help="films to measure, too")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="no figures: the camera's clip in all ways, side by side, and over time"
+    )
     asked = parser.parse_args()
     width, height = (int(n) for n in asked.size.split("x"))
     photo = photograph(asked.photo)
+    if asked.picture is not None:
+        camera = pan(photo, asked.frames, height, width)
+        sheet(camera, Stylizer("cpu", asked.threads), asked.style, method=asked.method).save(asked.picture, overwrite=True, quality=88)
+        return
     clips = [moving_textures(asked.frames, height, width), *(make(photo, asked.frames, height, width) for make in (pan, passer_by))]
     clips += [film_from(path, asked.frames, max(width, height)) for path in asked.clip]
     stylizer = Stylizer("cpu", asked.threads)

@@ -26,7 +26,7 @@ from scumble.video.shots import SETTLE, Cuts, ShotPainter, Timeline
 av = pytest.importorskip("av", reason="needs PyAV: pip install 'scumble[video]'")
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install 'scumble[video]'")
 
-from scumble.video.steady import Flow, Movement, Steadier, carry  # noqa: E402
+from scumble.video.steady import USUAL, Flow, Movement, Steadier, carry  # noqa: E402
 from scumble.video.writing import available  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -245,6 +245,9 @@ class TestFilms:
         before, after = shown(source)[0][1], shown(tmp_path / "out.mp4")[0][1]
         assert after.shape == (H, W + 2, 3)
         assert np.abs(after[:, : W + 1].astype(int) - before).mean() < 3
+        found, frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()
+        assert found
+        assert frame.shape == (H, W + 2, 3), "other players see the same"
         sentence = "is 65 x 48, and h264 has even sizes only: the last column is repeated; --codec vp9 or av1 keeps the size"
         assert [r.getMessage() for r in caplog.records] == [f"{tmp_path / 'out.mp4'} {sentence}"]
 
@@ -265,6 +268,30 @@ class TestFilms:
         for name in ("a.mp4", "b.mp4"):
             paint(clip, tmp_path / name, steady=0.5)
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+class TestUsualSteadiness:
+    def test_is_on_where_opencv_is(self, clip, tmp_path, paint):
+        for name, how in (("usual", {}), ("said", {"steady": USUAL}), ("off", {"steady": 0.0})):
+            paint(clip, tmp_path / f"{name}.mp4", **how)
+        usual, said, off = ((tmp_path / f"{name}.mp4").read_bytes() for name in ("usual", "said", "off"))
+        assert usual == said != off
+
+    def test_animations_do_without_opencv(self, tmp_path, paint, monkeypatch):
+        def missing(name):
+            raise ImportError(name)
+
+        source = animate(tmp_path / "in.gif", [picture(k) for k in (0, 9)], 50)
+        monkeypatch.setattr(frames_module, "import_module", missing)
+        assert paint(source, tmp_path / "out.gif").frames == 2
+        with pytest.raises(MissingExtraError, match=r'this needs OpenCV: pip install "scumble\[video\]"'):
+            paint(source, tmp_path / "more.gif", steady=0.3)
+
+    def test_strength_0_is_the_input_however_steady(self, tmp_path, paint):
+        source = animate(tmp_path / "in.png", [picture(k) for k in range(4)], 50)
+        paint(source, tmp_path / "out.png", strength=0, steady=1)
+        for a, b in zip(animation(tmp_path / "out.png")[2], animation(source)[2], strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 class TestBadInput:
@@ -861,6 +888,15 @@ class TestSteadiness:
         by = {hold: steadiness.painted(clip, stylizer, styles[0], hold=hold)[0][SETTLE:] for hold in (False, True)}
         tail = steadiness.Clip("tail", [], lambda t, gap: clip.movement(t + SETTLE, gap))
         assert steadiness.warping_error(by[True], tail, 1) < 0.8 * steadiness.warping_error(by[False], tail, 1)
+
+    def test_the_sheet_shows_time_from_left_to_right(self, stylizer, styles):
+        clip = steadiness.passer_by(self.photo(), 10, 48, 64)
+        made = steadiness.sheet(clip, stylizer, styles[0], wide=8, gap=6).to_array()
+        ways = 1 + len(steadiness.WAYS)
+        assert made.shape == (48 + 6 + 48, ways * 64 + (ways - 1) * 6, 3)
+        np.testing.assert_array_equal(made[:48, :64], clip.frames[-1])
+        for k, frame in enumerate(clip.frames[-8:]):
+            np.testing.assert_array_equal(made[54:, 8 * k + 3], frame[:, 32])
 
     def test_steady_is_steadier(self, stylizer, styles):
         rows = steadiness.measure(steadiness.moving_textures(10, 48, 64), stylizer, styles[0])

@@ -1,6 +1,9 @@
 """Animated GIF, WebP and APNG, in and out, with their durations, loops and transparency.
 
 Pillow holds a whole animation before it writes it: these grow with their length, unlike films. That is what they are for.
+
+Beside ``picture`` this is the one module that opens and writes image files. A Picture is one frame with its profile and metadata;
+durations, loops, disposal and a palette that lasts have no place in it, and nothing else would ever ask it for them.
 """
 
 from __future__ import annotations
