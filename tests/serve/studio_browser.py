@@ -22,7 +22,7 @@ CHROMIUM = os.environ.get("SCUMBLE_CHROMIUM") or shutil.which("chromium") or ""
 # without the last ones Chromium waits for servers of its maker where there is no network
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-PATIENCE = 60_000
+PATIENCE = 120_000
 """Milliseconds until a step has failed: two slow cores may be busy with other things."""
 
 

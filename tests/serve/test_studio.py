@@ -185,7 +185,7 @@ def test_the_copied_command_and_program_paint_the_same(visit, photo_file, tmp_pa
         text = page.evaluate("navigator.clipboard.readText()")
         words = shlex.split(text)[1:] if name == "shell" else ["-c", text]
         call = [sys.executable, "-m", "scumble", *words] if name == "shell" else [sys.executable, *words]
-        subprocess.run(call, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(call, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=300)
         # threads split sums in other ways, so the last bit may differ from the service's
         assert np.abs(Picture.open(target).to_array().astype(int) - painted).max() <= 1
         target.unlink()
