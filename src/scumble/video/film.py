@@ -153,7 +153,7 @@ def film(
 
 
 def painting_threads() -> int:
-    """All cores but the one that reads, steadies and encodes: on two, with both given to painting, films took two thirds longer."""
+    """All cores but the one that reads, steadies and encodes: on two, with both given to painting, films took three quarters longer."""
     return max(1, (os.cpu_count() or 1) - 1)
 
 

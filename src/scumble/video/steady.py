@@ -19,8 +19,8 @@ from scumble.video.frames import Bytes, Floats, load_cv2
 from scumble.video.shots import Snapshot
 
 FLOW_SIDE = 240
-"""Longer side of what the flow is found on, in pixels. At 320 the error falls by one or two hundredths more, at half as much time again;
-at 160 it is three to thirteen hundredths worse."""
+"""Longer side of what the flow is found on, in pixels. At 320 the error between neighbours falls by one to three hundredths more, at half as
+much time again; at 160 it falls by four to thirteen hundredths less."""
 
 SMALL = 320
 """Up to this size frames are taken as they are: reduced to 240, edges of what moves smear over what is behind it, and a passer-by before
@@ -31,7 +31,7 @@ MOST = 0.75
 second, and frames further apart differ more: at 0.9 the error over 8 frames saved a third on moving textures, at 0.7 a half."""
 
 USUAL = 0.65
-"""``steady`` where nobody says: half of the frame before. It halves the error between neighbours."""
+"""``steady`` where nobody says: half of the frame before. Where things move it halves the error between neighbours."""
 
 TOLERANCE = 0.06
 """How much lightness, of 1, may change along the movement before the blend is down to 60 %: shadows and lamps are no movement."""
