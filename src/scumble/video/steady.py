@@ -19,8 +19,11 @@ from scumble.video.frames import Bytes, Floats, load_cv2
 from scumble.video.shots import Snapshot
 
 FLOW_SIDE = 240
-"""Longer side of what the flow is found on, in pixels. At 320 the error between neighbours falls by one to three hundredths more, at half as
-much time again; at 160 it falls by four to thirteen hundredths less."""
+"""Longer side of what the flow is found on, in pixels.
+
+At 320 the error between neighbours falls by one to three hundredths more, at half as much time again; at 160 it falls by four to
+thirteen hundredths less.
+"""
 
 SMALL = 320
 """Up to this size frames are taken as they are: reduced to 240, edges of what moves smear over what is behind it, and a passer-by before
