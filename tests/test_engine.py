@@ -123,3 +123,11 @@ def test_a_missing_weight_file_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=r"eye\.onnx is missing .* install scumble again"):
         Engine("cpu").eye(noise(4, 4))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (1, 300), (33, 33)])
+@pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
+def test_a_flat_picture_of_a_few_pixels_stays_finite_beyond_strength_1(engine, shape, grey):
+    own, other = engine.modulation(style_vector()), engine.modulation(style_vector(1) * 3)
+    painted, statistics = engine.paint(np.full((*shape, 3), grey, np.float32), own + 2 * (other - own))
+    assert np.isfinite(painted).all() and np.isfinite(statistics).all()

@@ -134,8 +134,11 @@ class Engine:
         height, width, _ = pixels.shape
         padded = _pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")
         size = 2 * sum(self.norms)
-        top, bottom, left, right = inside or (0, max(height, GENERATOR_MULTIPLE), 0, max(width, GENERATOR_MULTIPLE))
         m = GENERATOR_MARGIN
+        if inside is None:  # of a side too short to vary the mirrored margin counts as well: next to no variance would be blown up
+            (top, bottom), (left, right) = ((-m, n + m) if n < 4 * GENERATOR_MULTIPLE else (0, n) for n in (height, width))
+        else:
+            top, bottom, left, right = inside
         feeds = {
             "content": _batch(padded),
             "modulation": modulation[None].astype(np.float32),

@@ -41,5 +41,6 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
 def in_range(name: str, value: float, low: float, high: float) -> float:
     """``value`` if ``low <= value <= high``, else a UsageError in the house's wording."""
     if not low <= value <= high:  # also catches NaN
-        raise UsageError(f"{name} must be between {low:g} and {high:g}; got {value:g}")
+        got = f"a number of {len(str(abs(value)))} digits" if abs(value) > 1e300 and isinstance(value, int) else f"{value:g}"
+        raise UsageError(f"{name} must be between {low:g} and {high:g}; got {got}")
     return value

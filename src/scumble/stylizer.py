@@ -159,7 +159,7 @@ class Stylizer:
         if statistics == "exact" and method != "generator":
             raise UsageError(f"exact statistics are for the method generator; got {method}: leave them out, or paint with generator")
         budget = MEMORY if memory is None else memory
-        refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
+        refine = _Refinement(quality, steps, encoder, self.engine.device, progress, preview)
         return Brush(method, strength, style_scale, detail, statistics, budget, refine)
 
     def _paint(self, pixels: Array, source: StyleLike, brush: Brush) -> Array:
@@ -265,7 +265,6 @@ class _Refinement:
     steps: int | None
     encoder: str
     device: str
-    memory: int
     progress: Progress | None
     preview: Callable[[Array], None] | None
 

@@ -21,6 +21,9 @@ from scumble.cli import doctor, export, painting, score, serve, styles, train, v
 from scumble.cli.commands import HelpfulGroup
 from scumble.errors import ScumbleError, UsageError, unknown
 
+# our matrices are small: on them OpenBLAS' threads wait for each other by spinning, a blend of two styles took five times as long
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # older Typer builds on Click, newer carries its own copy: the class that both raise for wrong usage is reached through a public one
