@@ -129,16 +129,18 @@ class Engine:
 
         These are what the normalisations used; ``frozen`` ones replace the measured ones to the share ``freeze``, a number or (S,).
         They are measured in the window ``inside`` = (top, bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE`
-        (at least one of it each way); by default in all of it.
+        (at least one of it each way); by default in all of it. A side below four of them is measured with its margin.
         """
         height, width, _ = pixels.shape
         padded = _pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")
         size = 2 * sum(self.norms)
         m = GENERATOR_MARGIN
-        if inside is None:  # of a side too short to vary the mirrored margin counts as well: next to no variance would be blown up
-            (top, bottom), (left, right) = ((-m, n + m) if n < 4 * GENERATOR_MULTIPLE else (0, n) for n in (height, width))
-        else:
-            top, bottom, left, right = inside
+        top, bottom, left, right = inside or (0, height, 0, width)
+        # of a side too short to vary the mirrored margin counts as well: next to no variance would be blown up
+        if height < 4 * GENERATOR_MULTIPLE:
+            top, bottom = -m, height + m
+        if width < 4 * GENERATOR_MULTIPLE:
+            left, right = -m, width + m
         feeds = {
             "content": _batch(padded),
             "modulation": modulation[None].astype(np.float32),

@@ -192,7 +192,7 @@ class Stylizer:
         needed = height * width * tiling.bytes_a_pixel(brush.method)
         painted = None if needed > brush.memory else self._in_one_pass(small, style, brush)
         if painted is None:
-            painted = self._in_tiles(small, style, brush, min(brush.memory, needed / 2))
+            painted = self._in_tiles(small, style, brush, brush.memory if needed > brush.memory else needed / 2)
         return brush.refine(painted, small, style, lambda: _pictures(source))
 
     def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
