@@ -57,7 +57,7 @@ def test_strength_0_gives_the_content_back(style: Style) -> None:
 
 
 def test_the_generator_gives_the_content_back_when_asked_for_its_own_style() -> None:
-    """What strengths near 0 stand on: the picture as its own style. At 0 itself what is missing, here some 7 % of the range, is put back."""
+    """What strengths near 0 stand on: the picture as its own style. At 0 what is missing, some 7 % of the range, is put back."""
     content = astronaut(512)
     painted = painter(content, content, method="generator")
     assert metrics.psnr(painted.pixels, content.pixels) >= 22

@@ -35,6 +35,11 @@ REACH = 128
 """How far a pixel sees when statistics are frozen, rounded up to a multiple of :data:`MULTIPLE`."""
 
 
+LIMIT = 8.0
+"""Standard deviations beyond which a normalised feature is cut. A net that normalises may learn to smuggle strength past the
+normalisation in single spikes (the droplets of Karras et al. 2020, StyleGAN2, section 2): they show as glowing blots."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """Channels at half, quarter and eighth resolution, the number of blocks, and how the style enters."""
@@ -243,9 +248,11 @@ class Generator(nn.Module):
             mean = flat.mean(2) if weight is None else (flat @ weight)[..., 0]
             var = ((flat * flat).mean(2) if weight is None else ((flat * flat) @ weight)[..., 0]) - mean * mean
             mean, var = settled(mean), settled(var)
-            gain = (1 + next(affine)) * torch.rsqrt(var.clamp_min(0) + 1e-4)
-            bias = next(affine) - mean * gain
-            return h * gain[:, :, None, None] + bias[:, :, None, None]
+            strength, middle = 1 + next(affine), next(affine)
+            gain = strength * torch.rsqrt(var.clamp_min(0) + 1e-4)
+            bias, most = middle - mean * gain, LIMIT * strength.abs()
+            h = h * gain[:, :, None, None] + bias[:, :, None, None]
+            return torch.minimum(torch.maximum(h, (middle - most)[:, :, None, None]), (middle + most)[:, :, None, None])
 
         def block(b: Block, h: Tensor, matrix: Tensor, cell: int) -> Tensor:
             y = F.relu(b.widen(norm(b.depthwise(h), cell)))
