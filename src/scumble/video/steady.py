@@ -55,6 +55,8 @@ class Flow:
 
     def __init__(self, side: int = FLOW_SIDE) -> None:
         cv2 = load_cv2()
+        # with more threads the patches of DIS read what their neighbours are just writing: no two films came out the same
+        cv2.setNumThreads(1)
         self._side = side
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._last: Bytes | None = None
