@@ -6,6 +6,7 @@ their own level before the next block takes them. Without a learned style in any
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,15 +32,22 @@ class FrozenMaps:
 
 
 def paint(
-    engine: Engine, pixels: Array, style: Style, *, method: str = "wct", strength: float = 1.0, frozen: FrozenMaps | None = None
+    engine: Engine,
+    pixels: Array,
+    style: Style,
+    *,
+    method: str = "wct",
+    strength: float = 1.0,
+    frozen: FrozenMaps | None = None,
+    taps: Sequence[Array] | None = None,
 ) -> tuple[Array, FrozenMaps]:
     """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and the maps that were used.
 
     ``method`` is a key of :data:`scumble.fusion.METHODS`, ``strength`` its α in [0, 2]. With ``frozen`` maps nothing is
-    measured, and the result at a pixel depends on its neighbourhood alone.
+    measured, and the result at a pixel depends on its neighbourhood alone. ``taps`` are what the eye sees in ``pixels``, if that is known.
     """
     height, width, _ = pixels.shape
-    taps = engine.eye(pixels)
+    taps = engine.eye(pixels) if taps is None else taps
     # what lies beyond the picture (its edge, repeated up to a multiple of the stride) must not count in its statistics
     rows, columns = -(-height // EYE_MULTIPLE) * EYE_MULTIPLE, -(-width // EYE_MULTIPLE) * EYE_MULTIPLE
     features = taps[-1]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scumble.cli.commands import defaults_from
-from scumble.cli.painting import parse_pixels
+from scumble.cli.painting import parse_memory, parse_pixels
 from scumble.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def serve(
     ] = None,
     max_body: Annotated[int | None, typer.Option(metavar="BYTES", parser=parse_pixels, help="Of an upload; 50M, 1G.")] = None,
     max_pixels: Annotated[int | None, typer.Option(metavar="N", parser=parse_pixels, help="Of a picture, in and out; 50M.")] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(metavar="1GB", parser=parse_memory, help="That a net may take for a picture; larger ones are painted in tiles."),
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(metavar="N", help="Of a refinement.")] = None,
     data: Annotated[
         Path | None,

@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -29,7 +30,7 @@ from scumble.mask import Mask
 from scumble.picture import Picture
 from scumble.recipe import Request, write_recipe
 from scumble.serve.limits import BusyError, Cache, Slots, Upload
-from scumble.serve.preview import SIDE, Kept, Previewer, fitted
+from scumble.serve.preview import Kept, Previewer, fitted
 from scumble.serve.settings import Settings
 from scumble.style import Blend, Style
 from scumble.stylizer import Stylizer
@@ -75,7 +76,7 @@ class PaintService:
         self.slots = Slots(self.settings.workers, self.settings.queue, "scumble-paint")
         self.ready = threading.Event()
         """Set when the nets are loaded and have painted once."""
-        self._previewer = Previewer(self.painter, self.settings.kept_bytes / 4)
+        self._previewer = Previewer(self.painter, self.settings.kept_bytes / 4, self.settings.memory)
         self._styles: Cache[str, Style] = Cache(self.settings.kept_styles)
         self._modulations: Cache[str, Array] = Cache(4 * self.settings.kept_styles)
         self._kept: Cache[str, Kept] = Cache(self.settings.kept_bytes * 3 / 4, lambda kept: kept.cost)
@@ -253,7 +254,7 @@ class PaintService:
 
     def _request(self, whole: Mapping[str, Any]) -> Request:
         service = {"encoder": "eye", "device": self.painter.engine.device, "threads": self.settings.threads}
-        return Request((), (), {**whole, **service, "max_pixels": self.settings.max_pixels})
+        return Request((), (), {**whole, **service, "memory": self.settings.memory, "max_pixels": self.settings.max_pixels})
 
     def _affordable(self, content: Picture, whole: Mapping[str, Any]) -> None:
         """UsageError for a result with more pixels than are allowed, and for more steps."""
@@ -286,8 +287,7 @@ class PaintService:
         return upload.sha256
 
     def _decoded(self, upload: Upload) -> Kept:
-        picture = Picture.open(upload.data, max_pixels=self.settings.max_pixels)
-        return Kept(upload.sha256, upload, picture.size, fitted(picture, SIDE))
+        return Kept.of(upload, Picture.open(upload.data, max_pixels=self.settings.max_pixels))
 
     def kept(self, key: str) -> Kept:
         """What :meth:`keep` was given, with its size and its reduced picture. ForgottenError if it had to make room."""
@@ -309,18 +309,22 @@ class PaintService:
     ) -> Picture:
         """What the settings would give, its longer side at most 1024 pixels, in one pass (no refinement); BusyError, ForgottenError.
 
-        ``feather`` counts in pixels of the full picture, as it does there.
+        ``feather`` counts in pixels of the kept picture, as it does when that is painted in full.
         """
         kept, whole = self.kept(key), self.complete(settings or {})
-        scale = max(kept.small.size) / (whole["size"] or max(kept.size))
+        feather = whole["feather"] * max(kept.small.size) / max(kept.size)
 
         def call() -> Picture:
             encoded = [self.blended(terms) for terms in styles]
-            soft = [Mask.from_picture(m, kept.small.size, feather=whole["feather"] * scale, invert=whole["invert_mask"]) for m in masks]
+            soft = [Mask.from_picture(m, kept.small.size, feather=feather, invert=whole["invert_mask"]) for m in masks]
             return self._previewer(kept, encoded, whole, soft)
 
         self._check_settings(whole, len(styles), len(masks))
-        return self.submit(call).result()
+        painted = self.submit(call).result()
+        with suppress(BusyError):  # while the visitor looks at it
+            if not self._previewer.is_prepared(kept, whole):
+                self.submit(lambda: self._previewer.prepare(kept, whole))
+        return painted
 
     def previews(self, content: Picture, names: Iterable[str] | None = None, side: int = 160) -> Generator[tuple[str, Picture], None, None]:
         """``content`` in each of the styles called ``names`` (None: the whole library), longer side ``side``, as they get done.
@@ -357,6 +361,7 @@ class PaintService:
         """Let what runs come to its end; what waits is cancelled."""
         self.ready.clear()
         self.slots.close()
+        self._previewer.close()
 
 
 def _described(upload: Upload, otherwise: str) -> dict[str, str]:

@@ -76,6 +76,8 @@ class Settings:
     """Bytes of an upload."""
     max_pixels: int = 50_000_000
     """Of a picture, in and out."""
+    memory: int | None = None
+    """Bytes that a net may take for one picture; larger ones are painted in tiles. None is the library's own, 2.5 GB."""
     max_steps: int = 1_000
     """Of a refinement."""
 
@@ -117,6 +119,7 @@ class Settings:
             ("timeout", 0.1, 86_400),
             ("max_body", 1_000, 10**11),
             ("max_pixels", 1, 10**11),
+            ("memory", 100_000_000, 10**13),
             ("max_steps", 0, 100_000),
             ("jobs", 1, 1_024),
             ("job_queue", 1, 1_000_000),
@@ -126,7 +129,9 @@ class Settings:
             ("kept_styles", 1, 100_000),
             ("kept_bytes", 1_000_000, 10**13),
         ):
-            in_range(name.replace("_", "-"), getattr(self, name), low, high)
+            value = getattr(self, name)
+            if value is not None:
+                in_range(name.replace("_", "-"), value, low, high)
 
     @property
     def folder(self) -> Path:
