@@ -160,6 +160,7 @@ def measure_sliders(url: str, pid: int, content: bytes, changes: int) -> bool:
     visitor.fire("sc-stage-block", "picture", values, then=True)
     time.sleep(2)  # as somebody who looks at it
     sliders: Sequence[tuple[str, str, str, Callable[[float], dict[str, Any]]]] = (
+        ("none: the file format", "sc-format", "input", lambda t: {"sc-format": "PNG"}),
         ("strength, below 1", "sc-strength", "input", lambda t: {"sc-strength": 0.1 + 0.8 * t}),
         ("strength, above 1", "sc-strength", "input", lambda t: {"sc-strength": 1.1 + 0.8 * t}),
         ("keep my colours", "sc-keep", "input", lambda t: {"sc-keep": 0.1 + 0.8 * t}),

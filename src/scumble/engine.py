@@ -56,6 +56,9 @@ class Engine:
             raise UsageError(f"threads must be at least 1; got {threads}")
         self.device = device
         self.threads = threads
+        self.spins = True
+        """Whether threads of a net wait for each other by spinning: quickest where nothing else runs, and a third more of the processor's
+        time where something does. Counts for nets that are loaded after it is set."""
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
         import onnxruntime as ort
@@ -69,6 +72,8 @@ class Engine:
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        if not self.spins:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         # the arena never gives memory back: after one large picture a service would hold its peak for ever

@@ -34,6 +34,12 @@ def test_the_defaults_are_the_librarys():
     assert defaults()["invert_mask"] is False
 
 
+def test_the_nets_threads_do_not_spin(service):
+    assert not service.painter.engine.spins
+    options = service.painter.engine._eye.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_it_paints_what_the_stylizer_paints(service, picture):
     settings = {"strength": 0.7, "keep_color": 0.4}
     painted = service.paint(picture, WAVE, settings)

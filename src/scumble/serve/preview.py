@@ -210,7 +210,7 @@ class Previewer:
             return painted
         n = max(1, self.painter.engine.threads or 1)
         pairs = zip(np.array_split(painted, n), np.array_split(content.pixels, n), strict=True)
-        stripes = self._stripes.map(lambda pair: keep_color(*pair, amount), [pair for pair in pairs if len(pair[0])])
+        stripes = self._stripes.map(lambda pair: keep_color(pair[0], pair[1], amount), [pair for pair in pairs if len(pair[0])])
         return np.concatenate(list(stripes))
 
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,11 @@ class ForgottenError(InputError):
 
 def defaults() -> dict[str, Any]:
     """The default of each of :data:`OPTIONS`, from the library's signatures."""
+    return dict(_defaults())
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, Any]:  # reading signatures takes as long as encoding a preview
     known = {n: p.default for f in (Mask.from_picture, Stylizer.__call__) for n, p in inspect.signature(f).parameters.items()}
     names = {"invert_mask": "invert"}
     return {option: known[names.get(option, option)] for option in OPTIONS}
@@ -73,6 +78,7 @@ class PaintService:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.painter = Stylizer(self.settings.device, self.settings.threads)
+        self.painter.engine.spins = False  # jobs, previews and other workers share the cores
         self.slots = Slots(self.settings.workers, self.settings.queue, "scumble-paint")
         self.ready = threading.Event()
         """Set when the nets are loaded and have painted once."""
