@@ -9,7 +9,8 @@ from scumble.errors import UsageError
 from scumble.fusion import mixture, moments
 from scumble.nets import refine as module
 from scumble.nets.eye import Eye
-from scumble.nets.refine import QUALITY, NotFiniteError, refine, style_statistics
+from scumble.nets.objective import ROOT_FLOOR
+from scumble.nets.refine import QUALITY, NotFiniteError, device_for, refine, style_statistics
 from scumble.nets.vgg import Vgg
 
 
@@ -79,7 +80,7 @@ def test_content_that_has_the_style_already_is_kept(eye):
     out = refine(content, content, style_statistics(eye, [content]), eye, steps=3, tv_weight=0)
     np.testing.assert_allclose(out.pixels, content, atol=1e-3)
     # nothing is left of either loss but the floor under the root
-    assert out.loss == pytest.approx(math.sqrt(module._ROOT_FLOOR), rel=0.05)
+    assert out.loss == pytest.approx(math.sqrt(ROOT_FLOOR), rel=0.05)
 
 
 def test_same_input_same_bytes(eye, style):
@@ -119,10 +120,11 @@ def test_interruption_before_the_first_step_returns_what_was_painted(eye, style)
     np.testing.assert_allclose(out.pixels, painted, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
 def test_loss_that_is_never_finite_names_its_part(eye, style):
     content = picture(32, 32)
     with pytest.raises(NotFiniteError, match="style loss at relu3_1 is not finite"):
-        refine(content, content, style, Faulty(eye, 1), steps=3)
+        refine(content, content, style, Faulty(eye, 2), steps=3)
     broken = content.copy()
     broken[0, 0] = np.nan
     with pytest.raises(NotFiniteError, match="content loss is not finite"):
@@ -131,7 +133,7 @@ def test_loss_that_is_never_finite_names_its_part(eye, style):
 
 def test_loss_that_stops_being_finite_keeps_the_best(eye, style, caplog):
     content, losses = picture(32, 32), []
-    out = refine(content, content, style, Faulty(eye, 5), steps=50, progress=lambda i, n, loss: losses.append(loss))
+    out = refine(content, content, style, Faulty(eye, 6), steps=50, progress=lambda i, n, loss: losses.append(loss))
     assert (out.steps, out.interrupted) == (4, False)
     assert out.loss == min(losses)
     assert np.isfinite(out.pixels).all()
@@ -206,6 +208,15 @@ def test_other_encoders():
     assert [m.mean.shape for m in style] == [(64,), (128,)]
     out = refine(content, content, style, net, steps=5)
     assert out.loss < refine(content, content, style, net, steps=0).loss
+
+
+def test_auto_refines_on_cuda_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [device_for(d) for d in ("auto", "cuda", "cpu", "coreml")] == ["cuda", "cuda", "cpu", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_for("auto") == "cpu"
+    with pytest.raises(UsageError, match="--device cpu"):
+        device_for("cuda")
 
 
 def test_usage(eye, style):

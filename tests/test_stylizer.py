@@ -169,3 +169,12 @@ def test_a_style_for_each_mask() -> None:
 def test_misspelt_styles() -> None:
     with pytest.raises(UsageError, match="unknown style 'great-wvae'; did you mean 'great-wave'"):
         painter(photograph(8, 8), "great-wvae")
+
+
+def test_refinement_has_the_budget_of_memory(style: Style) -> None:
+    pytest.importorskip("torch")
+    content = photograph(300, 400)
+    whole, tiled = (painter(content, style, steps=1, memory=memory).pixels for memory in (None, 140_000_000))
+    assert np.abs(whole - tiled).mean() <= 0.1 / 255
+    with pytest.raises(UsageError, match=r"refining 400 x 300 pixels takes \d+ MB at the least; it has 60 MB"):
+        painter(content, style, steps=1, memory=60_000_000)

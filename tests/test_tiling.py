@@ -12,7 +12,7 @@ from scumble.picture import Picture
 from scumble.style import Style
 from scumble.stylizer import Stylizer
 from scumble.tiling import Window, partition
-from scumble.tiling.windows import half, largest_side, parts
+from scumble.windows import half, largest_side, parts
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ class Stylizer:
             detail: what is finer than a large picture's reduced size comes from the ``content`` as it is, or is ``painted`` once more at
                 full size. None: the content's, and painted for files that :mod:`scumble.large` paints by rows.
             statistics: in tiles, and for painted detail: ``thumbnail`` are those of the reduced picture, ``exact`` those of the full one.
-            memory: bytes that a net may take; a pass that would take more is made in tiles. None is 2.5 GB.
+            memory: bytes that a net may take, refinement included; a pass that would take more is made in tiles. None is 2.5 GB.
             progress: called after every step of the refinement.
             preview: called now and then with the refined pixels so far.
 
@@ -159,7 +159,7 @@ class Stylizer:
         if statistics == "exact" and method != "generator":
             raise UsageError(f"exact statistics are for the method generator; got {method}: leave them out, or paint with generator")
         budget = MEMORY if memory is None else memory
-        refine = _Refinement(quality, steps, encoder, self.engine.device, progress, preview)
+        refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
         return Brush(method, strength, style_scale, detail, statistics, budget, refine)
 
     def _paint(self, pixels: Array, source: StyleLike, brush: Brush) -> Array:
@@ -265,6 +265,7 @@ class _Refinement:
     steps: int | None
     encoder: str
     device: str
+    memory: int
     progress: Progress | None
     preview: Callable[[Array], None] | None
 
@@ -273,14 +274,16 @@ class _Refinement:
         if self.steps == 0 or (self.steps is None and self.quality == "draft"):
             return painted
         try:
-            from scumble.nets.refine import QUALITY, refine, style_statistics
+            from scumble.nets.refine import QUALITY, device_for, refine, style_statistics
             from scumble.nets.vgg import load_encoder
         except ImportError as e:
             raise MissingExtraError('quality "fine" and "best" need PyTorch: pip install "scumble[torch]"') from e
-        encoder = load_encoder(self.encoder, device="cuda" if self.device == "cuda" else "cpu")
+        encoder = load_encoder(self.encoder, device=device_for(self.device))
         statistics = style.levels if self.encoder == "eye" else style_statistics(encoder, pictures())
         steps = QUALITY[self.quality] if self.steps is None else self.steps
-        return refine(painted, content, statistics, encoder, steps=steps, progress=self.progress, preview=self.preview).pixels
+        return refine(
+            painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
+        ).pixels
 
 
 def _pictures(source: StyleLike) -> list[Array]:

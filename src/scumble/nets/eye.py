@@ -26,6 +26,9 @@ class Eye(nn.Module):
     Pooling drops odd rows and columns, so callers that need exact geometry pad H and W to a multiple of 16.
     """
 
+    reach = 85
+    """No feature depends on a pixel farther away from its own pixels than this."""
+
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         w1, w2, w3, w4, w5 = widths

@@ -78,10 +78,14 @@ def _positions(features: Tensor) -> Tensor:
 def _instance_normalised(features: Tensor) -> Tensor:
     f = _positions(features)
     f = f - f.mean(2, keepdim=True)
-    variance = f.square().mean(2, keepdim=True)
+    return f * normalising_factor(f.square().mean(2))[:, :, None]
+
+
+def normalising_factor(variance: Tensor) -> Tensor:
+    """What brings channels of these variances (N, C) to unit variance, (N, C)."""
     # the floor is a share of the mean over channels: a channel that is all but constant says nothing, and must not be
     # blown up to unit variance
-    return f * (variance + 1e-4 * variance.mean(1, keepdim=True) + _TINY).rsqrt()
+    return (variance + 1e-4 * variance.mean(1, keepdim=True) + _TINY).rsqrt()
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
@@ -99,9 +103,12 @@ def second_moment_loss(features: Tensor, target: Statistics) -> Tensor:
     The style loss of Gatys et al. 2016 (eq. 4), whose Gram matrix is H W · M, relative to its target.
     """
     f = _positions(features)
+    return _second_moments_differ(f @ f.mT / f.shape[2], target)
+
+
+def _second_moments_differ(own: Tensor, target: Statistics) -> Tensor:
     wanted = target.second_moment
-    difference = f @ f.mT / f.shape[2] - wanted
-    return (difference.square().sum((1, 2)) / wanted.square().sum((1, 2)).clamp_min(_TINY)).mean()
+    return ((own - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2)).clamp_min(_TINY)).mean()
 
 
 def mean_std_loss(features: Tensor, target: Statistics) -> Tensor:
@@ -111,9 +118,13 @@ def mean_std_loss(features: Tensor, target: Statistics) -> Tensor:
     sums; one common denominator keeps a level with hardly any variance from counting twice.
     """
     f = _positions(features)
-    floor = _FLOOR * target.variance.mean(1, keepdim=True) + _TINY
     mean = f.mean(2)
-    std = ((f - mean[:, :, None]).square().mean(2) + floor).sqrt()
+    return _means_and_stds_differ(mean, (f - mean[:, :, None]).square().mean(2), target)
+
+
+def _means_and_stds_differ(mean: Tensor, variance: Tensor, target: Statistics) -> Tensor:
+    floor = _FLOOR * target.variance.mean(1, keepdim=True) + _TINY
+    std = (variance + floor).sqrt()
     wanted = (target.variance + floor).sqrt()
     energy = target.mean.square().sum(1) + wanted.square().sum(1)
     return (((mean - target.mean).square().sum(1) + (std - wanted).square().sum(1)) / energy).mean()
@@ -129,7 +140,10 @@ def wasserstein2(features: Tensor, target: Statistics) -> Tensor:
     covariances get a floor of 1e-6 of the target's mean variance. The matrices are small, so they are done on the CPU in
     float64, on every device.
     """
-    own = Statistics.measure(features)
+    return _gaussians_differ(Statistics.measure(features), target)
+
+
+def _gaussians_differ(own: Statistics, target: Statistics) -> Tensor:
     mean, sigma = own.mean.cpu().double(), own.covariance.cpu().double()
     wanted_mean, wanted = target.mean.cpu().double(), target.covariance.cpu().double()
     if not torch.isfinite(sigma).all():
@@ -175,3 +189,10 @@ def total_variation(x: Tensor) -> Tensor:
 
 STYLE_LOSSES: dict[str, StyleLoss] = {"moments": second_moment_loss, "mean_std": mean_std_loss, "wasserstein": wasserstein2}
 """By the names under which :func:`scumble.nets.refine.refine` and training offer them."""
+
+STYLE_DISTANCES: dict[str, Callable[[Statistics, Statistics], Tensor]] = {
+    "moments": lambda own, target: _second_moments_differ(own.second_moment, target),
+    "mean_std": lambda own, target: _means_and_stds_differ(own.mean, own.variance, target),
+    "wasserstein": _gaussians_differ,
+}
+"""The same losses where the features' own statistics are at hand, as of pictures that are seen tile by tile."""

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from scumble import errors
 from scumble.fusion import Moments, mixture, moments
-from scumble.nets.eye import LEVELS
-from scumble.nets.losses import STYLE_LOSSES, MomentsLike, Statistics, content_loss, total_variation
+from scumble.nets.losses import STYLE_LOSSES, MomentsLike
+from scumble.nets.objective import Objective, padded
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +37,12 @@ Pixels = NDArray[np.float32]
 
 QUALITY = {"draft": 0, "fine": 50, "best": 150}
 """Steps."""
-SMALLEST = 32
-"""Encoders are shown at least this many pixels each way, and multiples of ``MULTIPLE``; the picture's edge is repeated to get there."""
-MULTIPLE = 16
 PREVIEWS = 12
 """How often ``preview`` is called in a whole run."""
 _FINER_RATE = 0.7
 """Learning rate of each scale, relative to the next coarser one."""
 _FINAL_RATE = 0.05
 """The last learning rate, relative to the first."""
-_ROOT_FLOOR = 1e-4
-"""Relative squared distance (1 % of the target) below which a level counts as reached."""
 
 
 class NotFiniteError(errors.ScumbleError):
@@ -83,6 +78,7 @@ def refine(
     scales: int = 5,
     learning_rate: float = 0.03,
     seconds: float = math.inf,
+    memory: float | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     preview: Callable[[Pixels], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -107,12 +103,15 @@ def refine(
         scales: levels of the pyramid; 1 optimises bare pixels.
         learning_rate: of Adam, in units of the full range of brightness.
         seconds: a budget of time; the learning rate falls faster if it will not do for all steps.
+        memory: bytes that this may take; where a step for the whole picture would take more, each is made tile by tile, with the same
+            result (:mod:`scumble.nets.objective`). None: no limit but the machine's.
         progress: called with (steps done, steps in all, loss).
         preview: called now and then with the pixels so far, (H, W, 3) in [0, 1].
         clock: in seconds.
 
     Raises:
-        UsageError: shapes don't fit each other, or a setting is out of range.
+        UsageError: shapes don't fit each other, a setting is out of range, or ``memory`` does not do for the smallest tiles.
+        MemoryError: not even those can be had.
         NotFiniteError: the loss is not finite at the very start. Where it ceases to be later, the best so far is returned.
     """
     errors.in_range("steps", steps, 0, 1_000_000)
@@ -124,7 +123,8 @@ def refine(
         raise errors.UsageError(errors.unknown("style loss", style_loss, STYLE_LOSSES))
     _check_pictures(painted, content)
     device = next(encoder.parameters()).device
-    objective = _Objective(encoder, _tensor(content, device), style, style_loss, content_level, (content_weight, style_weight, tv_weight))
+    weights = (content_weight, style_weight, tv_weight)
+    objective = Objective(encoder, _tensor(content, device), style, style_loss, content_level, weights, memory)
     pyramid = _Pyramid(_tensor(painted, device), scales)
     rates = [learning_rate * _FINER_RATE**k for k in reversed(range(len(pyramid.levels)))]
     optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(pyramid.levels, rates, strict=True)], betas=(0.9, 0.99))
@@ -135,12 +135,11 @@ def refine(
             done = 1.0 if taken == steps else min(1.0, max(taken / steps, (clock() - start) / seconds))
             with torch.set_grad_enabled(done < 1.0):
                 x = pyramid.pixels()
-                terms = objective(x)
-                loss = objective.total(terms)
-            value = loss.item()
+            found = objective(x, taken, gradient=done < 1.0)
+            value = found.total
             if not math.isfinite(value):
                 if math.isinf(best_loss):
-                    raise NotFiniteError(_diagnosis(terms))
+                    raise NotFiniteError(_diagnosis(found.terms))
                 log.warning("the loss stopped being finite at step %d; the best result before is kept", taken)
                 break
             if value < best_loss:
@@ -155,13 +154,23 @@ def refine(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * falling
             optimizer.zero_grad()
-            loss.backward()
+            x.backward(found.gradient)
             optimizer.step()
             pyramid.project()
             taken += 1
     except KeyboardInterrupt:
         interrupted = True
     return Refined(best, best_loss, taken, interrupted)
+
+
+def device_for(name: str) -> str:
+    """Where to refine for one of the engine's devices: ``auto`` takes CUDA if PyTorch has it, and what only ONNX Runtime knows is the CPU.
+
+    UsageError for ``cuda`` where there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise errors.UsageError("device 'cuda' is not in the installed PyTorch, or there is no such GPU; refine with --device cpu")
+    return "cuda" if name in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
 
 
 def style_statistics(encoder: nn.Module, pictures: Sequence[Pixels]) -> list[Moments]:
@@ -177,47 +186,9 @@ def style_statistics(encoder: nn.Module, pictures: Sequence[Pixels]) -> list[Mom
     for pixels in pictures:
         _check_picture("style picture", pixels)
         with torch.no_grad():
-            taps: list[Tensor] = encoder(_padded(_tensor(pixels, device)))
+            taps: list[Tensor] = encoder(padded(_tensor(pixels, device)))
         measured.append([moments(t[0].float().cpu().numpy()) for t in taps])
     return [mixture(level, [1.0] * len(level)) for level in zip(*measured, strict=True)]
-
-
-class _Objective:
-    """The loss, part by part."""
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        content: Tensor,
-        style: Sequence[MomentsLike],
-        style_loss: str,
-        content_level: int,
-        weights: tuple[float, float, float],
-    ) -> None:
-        self.encoder, self.style_loss, self.weights = encoder, STYLE_LOSSES[style_loss], weights
-        with torch.no_grad():
-            taps: list[Tensor] = encoder(_padded(content))
-        self.names: Sequence[str] = getattr(encoder, "layers", LEVELS)
-        self.style = [Statistics.from_moments(m, content.device) for m in style]
-        wanted, given = [t.shape[1] for t in taps], [s.mean.shape[1] for s in self.style]
-        if wanted != given:
-            raise errors.UsageError(
-                f"the encoder's taps have {wanted} channels and the style's statistics {given}; measure the style with this encoder"
-            )
-        self.content_level = min(content_level, len(taps) - 1)
-        self.content = taps[self.content_level]
-
-    def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        taps: list[Tensor] = self.encoder(_padded(x))
-        terms = {"content loss": content_loss(taps[self.content_level], self.content)}
-        for name, tap, target in zip(self.names, taps, self.style, strict=True):
-            terms[f"style loss at {name}"] = (self.style_loss(tap, target).clamp_min(0) + _ROOT_FLOOR).sqrt()
-        return terms | {"total variation": total_variation(x)}
-
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
-        content, *style, variation = terms.values()
-        by_content, by_style, by_variation = self.weights
-        return by_content * content + by_style * torch.stack(style).mean() + by_variation * variation
 
 
 class _Pyramid:
@@ -251,12 +222,6 @@ def _enlarged(coarse: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(coarse, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
-def _padded(x: Tensor) -> Tensor:
-    height, width = x.shape[2:]
-    bottom, right = (max(SMALLEST, math.ceil(n / MULTIPLE) * MULTIPLE) - n for n in (height, width))
-    return F.pad(x, (0, right, 0, bottom), mode="replicate")
-
-
 def _tensor(pixels: Pixels, device: torch.device) -> Tensor:
     x = torch.from_numpy(np.array(pixels, np.float32, order="C")).to(device)  # a copy: pictures are read-only
     # (H, W, 3) -> (1, 3, H, W), which leaves the numbers where they are: channels last
@@ -279,6 +244,6 @@ def _check_pictures(painted: NDArray[Any], content: NDArray[Any]) -> None:
         raise errors.UsageError(f"painted picture and content must have one size; got {painted.shape[:2]} and {content.shape[:2]}")
 
 
-def _diagnosis(terms: dict[str, Tensor]) -> str:
-    broken = [name for name, value in terms.items() if not math.isfinite(float(value))]
+def _diagnosis(terms: dict[str, float]) -> str:
+    broken = [name for name, value in terms.items() if not math.isfinite(value)]
     return f"the refinement can't start: the {broken[0]} is not finite; check the pictures and the style for NaN"

@@ -134,6 +134,15 @@ class Vgg(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def reach(self) -> int:
+        """No feature depends on a pixel farther away from its own pixels than this."""
+        reach, stride = 0, 1
+        for name in self._names:
+            reach += stride if not name.startswith("relu") else 0
+            stride *= 2 if name.startswith("pool") else 1
+        return reach
+
     def forward(self, x: Tensor, depth: int | None = None) -> list[Tensor]:
         """The first ``depth`` taps (all by default); nothing deeper than they are is computed."""
         places = self._places[:depth]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scumble import cascade
 from scumble.engine import GENERATOR_MULTIPLE, GENERATOR_REACH, Engine
 from scumble.style import Style
-from scumble.tiling.windows import ALIGNED, LEAST_TILE, Window, half, largest_side, partition, parts
+from scumble.windows import ALIGNED, LEAST_TILE, Window, half, is_out_of_memory, largest_side, partition, parts, too_small
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +71,19 @@ class Local:
 
     def paint(self, pixels: Array) -> Array:
         """(h, w, 3) in [0, 1] -> the same painted; ``pixels`` must begin at multiples of 16 of the picture."""
+        if self.content == 0 and len(self.passes) == 1:
+            return self._pass(pixels, *self.passes[0][1:])
         out = np.float32(self.content) * pixels
         for weight, modulation, frozen in self.passes:
-            if modulation is None:
-                assert isinstance(frozen, cascade.FrozenMaps)
-                painted = cascade.paint(self.engine, pixels, self.style, frozen=frozen)[0]
-            else:
-                assert not isinstance(frozen, cascade.FrozenMaps)
-                painted = self.engine.paint(pixels, modulation, frozen=frozen)[0]
-            out += np.float32(weight) * painted
+            out += np.float32(weight) * self._pass(pixels, modulation, frozen)
         return np.clip(out, 0.0, 1.0, out=out)
+
+    def _pass(self, pixels: Array, modulation: Array | None, frozen: Array | cascade.FrozenMaps) -> Array:
+        if modulation is None:
+            assert isinstance(frozen, cascade.FrozenMaps)
+            return cascade.paint(self.engine, pixels, self.style, frozen=frozen)[0]
+        assert not isinstance(frozen, cascade.FrozenMaps)
+        return self.engine.paint(pixels, modulation, frozen=frozen)[0]
 
     def paint_window(self, window: Window, read: Read, height: int, width: int) -> Array:
         """One window (h, w, 3) of a picture of ``height`` x ``width``, with the overlap that it takes.
@@ -99,26 +102,21 @@ class Local:
             if not is_out_of_memory(error):
                 raise
             if max(window.height, window.width) < 2 * LEAST_TILE:
-                raise MemoryError("out of memory, even for a tile of 128 pixels a side; close other programs or free some") from error
+                raise too_small() from error
         if self.limit.side == sys.maxsize:
             log.warning("out of memory: going on with smaller tiles")
         self.limit.side = half(window)
         return self.paint_window(window, read, height, width)
 
 
+def reach(method: str) -> int:
+    """How far ``method`` sees with its statistics frozen, in pixels."""
+    return GENERATOR_REACH if method == "generator" else CASCADE_REACH
+
+
 def bytes_a_pixel(method: str) -> int:
     """Peak memory of one pass of ``method``, for each pixel."""
     return GENERATOR_BYTES if method == "generator" else CASCADE_BYTES
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is Python's, NumPy's or ONNX Runtime's way of saying that an allocation failed (CPU or GPU)."""
-    if isinstance(error, MemoryError):
-        return True
-    told = f"{type(error).__name__} {error}".lower()
-    return "onnxruntime" in type(error).__module__ and any(
-        sign in told for sign in ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "memory allocation")
-    )
 
 
 def freeze(

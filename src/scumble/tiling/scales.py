@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scumble.tiling.local import Local, Read
-from scumble.tiling.windows import Window, largest_side
+from scumble.windows import Window, largest_side
 
 Array = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Windows over a picture, and how large they may be."""
+"""Windows over a picture, how large they may be, and how to tell that they were too large."""
 
 from __future__ import annotations
 
@@ -53,18 +53,19 @@ class Window:
         return Window(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
 
 
-def partition(height: int, width: int, tile: int) -> list[Window]:
+def partition(height: int, width: int, tile: int, origin: tuple[int, int] = (0, 0)) -> list[Window]:
     """Tiles of ``tile`` pixels a side, row by row, that share no pixel and miss none.
 
     They begin at multiples of 16; the last of a row or a column takes the rest, which is never less than 16 unless the picture is.
+    With an ``origin`` (row, column), multiples of 16, tiles are cut there and at whole tiles from there.
     """
     tile = max(ALIGNED, tile // ALIGNED * ALIGNED)
-    rows, columns = _cuts(height, tile), _cuts(width, tile)
+    rows, columns = _cuts(height, tile, origin[0] % tile), _cuts(width, tile, origin[1] % tile)
     return [Window(top, bottom, left, right) for top, bottom in rows for left, right in columns]
 
 
-def _cuts(length: int, tile: int) -> list[tuple[int, int]]:
-    starts = list(range(0, length, tile))
+def _cuts(length: int, tile: int, first: int) -> list[tuple[int, int]]:
+    starts = [*([0] if first else []), *range(first, length, tile)]
     if len(starts) > 1 and length - starts[-1] < ALIGNED:
         starts.pop()
     return list(zip(starts, [*starts[1:], length], strict=True))
@@ -111,3 +112,20 @@ def parse_bytes(text: str | int) -> int:
     if not 1 <= amount < 1e18:  # also catches NaN
         raise UsageError(f"memory must be an amount such as 800MB, 1GB or 1.5GiB; got {text!r}")
     return int(amount)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is Python's, NumPy's, PyTorch's or ONNX Runtime's way of saying that an allocation failed (CPU or GPU)."""
+    if isinstance(error, MemoryError):
+        return True
+    told = f"{type(error).__name__} {error}".lower()
+    if type(error).__name__ == "OutOfMemoryError" or "defaultcpuallocator: can't allocate" in told:  # PyTorch's, CUDA and CPU
+        return True
+    return "onnxruntime" in type(error).__module__ and any(
+        sign in told for sign in ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "memory allocation")
+    )
+
+
+def too_small() -> MemoryError:
+    """What to raise where not even the smallest tile can be had."""
+    return MemoryError("out of memory, even for a tile of 128 pixels a side; close other programs or free some")
