@@ -1,0 +1,139 @@
+"""Films: what comes in goes out again painted, and nothing else of it changes."""
+
+import logging
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from clips import H, N, W, av, cv2, hidden, make, picture, shown, sound_of
+
+from scumble.video import open_clip
+from scumble.video.writing import available
+
+
+class TestFilms:
+    def test_frames_times_and_sound_stay(self, clip, tmp_path, paint):
+        done = paint(clip, tmp_path / "out.mp4")
+        assert (done.frames, done.size, done.interrupted) == (N, (W, H), False)
+        before, after = shown(clip), shown(tmp_path / "out.mp4")
+        assert [t for t, _ in after] == [t for t, _ in before]
+        assert all(a.shape == b.shape for (_, a), (_, b) in zip(after, before, strict=True))
+        assert np.abs(after[3][1].astype(int) - before[3][1]).mean() > 5, "it was painted"
+        assert sound_of(tmp_path / "out.mp4") == sound_of(clip)
+        assert hidden(tmp_path) == []
+
+    def test_variable_frame_rate(self, tmp_path, paint):
+        times = [Fraction(k * k, 100) + Fraction(k, 3000) for k in range(N)]
+        source = make(tmp_path / "in.mp4", times=times, unit=Fraction(1, 30000), sound=None)
+        paint(source, tmp_path / "out.mp4", segment=5, strength=0)
+        assert [t for t, _ in shown(tmp_path / "out.mp4")] == [t for t, _ in shown(source)] == times
+
+    def test_a_file_that_starts_late_starts_at_zero(self, tmp_path, paint):
+        source = make(tmp_path / "in.mkv", offset=5, unit=Fraction(1, 1000), sound="flac")
+        paint(source, tmp_path / "out.mkv", strength=0)
+        assert [float(t) for t, _ in shown(tmp_path / "out.mkv")] == pytest.approx([k / 25 for k in range(N)], abs=0.0011)
+        assert sound_of(tmp_path / "out.mkv")[0][0] == 0
+
+    @pytest.mark.parametrize(
+        ("sound", "suffix", "expected"), [("aac", ".webm", "opus"), ("aac", ".mkv", "aac"), ("pcm_s16le", ".mp4", None)]
+    )
+    def test_sound_is_copied_or_made_anew(self, sound, suffix, expected, tmp_path, paint):
+        source = make(tmp_path / "in.mkv", sound=sound, unit=Fraction(1, 1000))
+        paint(source, tmp_path / f"out{suffix}", strength=0)
+        with av.open(str(tmp_path / f"out{suffix}")) as made, av.open(str(source)) as given:
+            if expected is not None:
+                assert made.streams.audio[0].codec_context.codec.canonical_name == expected
+            seconds = [sum(f.samples for f in c.decode(audio=0)) / c.streams.audio[0].codec_context.sample_rate for c in (made, given)]
+        assert seconds[0] == pytest.approx(seconds[1], abs=0.1)
+
+    def test_a_film_without_sound(self, tmp_path, paint):
+        paint(make(tmp_path / "in.mp4", sound=None), tmp_path / "out.mp4", strength=0)
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert [s.type for s in container.streams] == ["video"]
+
+    @pytest.mark.parametrize("angle", [90, 180, 270])
+    def test_rotation_is_applied(self, angle, tmp_path, paint):
+        source = make(tmp_path / "in.mp4", turn=lambda stream: stream.set_display_rotation(angle), sound=None)
+        paint(source, tmp_path / "out.mp4", strength=0)
+        upright = np.rot90(shown(source)[0][1], angle // 90)  # the tag counts counter-clockwise
+        result = shown(tmp_path / "out.mp4")[0][1]
+        assert result.shape == upright.shape
+        assert np.abs(result.astype(int) - upright).mean() < 4  # another orientation: 30 and more
+
+    def test_mirrored_and_turned(self, tmp_path, paint):
+        # 16.16 fixed point; (x, y) is shown at (-y, -x): mirrored, then turned
+        matrix = [0, -65536, 0, -65536, 0, 0, 0, 0, 1 << 30]
+        source = make(tmp_path / "in.mp4", turn=lambda stream: stream.set_display_matrix(matrix), sound=None)
+        paint(source, tmp_path / "out.mp4", strength=0)
+        upright = np.rot90(shown(source)[0][1], 2).transpose(1, 0, 2)
+        assert np.abs(shown(tmp_path / "out.mp4")[0][1].astype(int) - upright).mean() < 4  # another orientation: 30 and more
+
+    @pytest.mark.parametrize(("matrix", "full"), [(1, 1), (1, 2), (6, 1), (6, 2), (2, 0)])
+    def test_colors_keep_their_meaning(self, matrix, full, tmp_path, paint):
+        source = make(tmp_path / "in.mp4", sound=None, frames=2, matrix=matrix if matrix != 2 else 6, colorspace=matrix, color_range=full)
+        paint(source, tmp_path / "out.mp4", strength=0)
+        with av.open(str(source)) as given, av.open(str(tmp_path / "out.mp4")) as made:
+            a, b = next(given.decode(video=0)), next(made.decode(video=0))
+        assert (int(b.colorspace), int(b.color_range)) == (int(a.colorspace), int(a.color_range)) == (matrix, full)
+        # the numbers in the file are the same, so they mean the same; and they are what the picture was made of
+        assert np.abs(a.to_ndarray().astype(int) - b.to_ndarray()).mean() < 1.5
+        assert np.abs(next(iter(open_clip(source))).pixels.astype(int) - picture(0)).mean() < 2.5
+
+    def test_pixel_aspect_stays(self, tmp_path, paint):
+        source = make(tmp_path / "in.mp4", sound=None, frames=2, sample_aspect_ratio=Fraction(4, 3))
+        paint(source, tmp_path / "out.mp4", strength=0)
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+    @pytest.mark.parametrize("codec", ["h264", "h265", "vp9", "av1"])
+    def test_codecs(self, codec, clip, tmp_path, paint):
+        if codec not in available():
+            pytest.skip(f"this FFmpeg has no encoder for {codec}")
+        paint(clip, tmp_path / "out.mkv", codec=codec, strength=0, crf=12, segment=7)
+        with av.open(str(tmp_path / "out.mkv")) as container:
+            assert container.streams.video[0].codec_context.codec.canonical_name == {"h265": "hevc"}.get(codec, codec)
+        before, after = shown(clip), shown(tmp_path / "out.mkv")
+        # Matroska counts milliseconds, and from where the sound begins: AAC does a little before 0
+        assert [float(t - after[0][0]) for t, _ in after] == pytest.approx([float(t) for t, _ in before], abs=0.0011)
+        assert max(np.abs(a.astype(int) - b).mean() for (_, a), (_, b) in zip(after, before, strict=True)) < 4
+
+    def test_odd_sizes_stay_where_the_codec_has_them(self, tmp_path, paint):
+        source = make(tmp_path / "in.webm", codec="libvpx-vp9", size=(W + 1, H + 1), sound="libopus", unit=Fraction(1, 1000))
+        paint(source, tmp_path / "out.webm", strength=0)
+        assert shown(tmp_path / "out.webm")[0][1].shape == (H + 1, W + 1, 3)
+
+    def test_odd_sizes_are_padded_where_it_has_not_and_said(self, tmp_path, paint, caplog):
+        source = make(tmp_path / "in.webm", codec="libvpx-vp9", size=(W + 1, H), sound=None, unit=Fraction(1, 1000))
+        paint(source, tmp_path / "out.mp4", strength=0)
+        before, after = shown(source)[0][1], shown(tmp_path / "out.mp4")[0][1]
+        assert after.shape == (H, W + 2, 3)
+        assert np.abs(after[:, : W + 1].astype(int) - before).mean() < 3
+        found, frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()
+        assert found
+        assert frame.shape == (H, W + 2, 3), "other players see the same"
+        sentence = "is 65 x 48, and h264 has even sizes only: the last column is repeated; --codec vp9 or av1 keeps the size"
+        assert [r.getMessage() for r in caplog.records] == [f"{tmp_path / 'out.mp4'} {sentence}"]
+
+    def test_size(self, clip, tmp_path, paint):
+        assert paint(clip, tmp_path / "out.mp4", size=32, strength=0).size == (32, 24)
+        assert shown(tmp_path / "out.mp4")[0][1].shape == (24, 32, 3)
+
+    def test_keeping_colors_and_strength(self, clip, tmp_path, paint):
+        paint(clip, tmp_path / "grey.mp4", keep_color=1, strength=0.5)
+        assert len(shown(tmp_path / "grey.mp4")) == N
+
+    def test_progress_counts_to_the_end(self, clip, tmp_path, paint):
+        told = []
+        paint(clip, tmp_path / "out.mp4", strength=0, progress=lambda done, total: told.append((done, total)))
+        assert told == [(k + 1, N) for k in range(N)]
+
+    def test_same_input_same_bytes(self, clip, tmp_path, paint):
+        for name in ("a.mp4", "b.mp4"):
+            paint(clip, tmp_path / name, steady=0.5)
+        assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_logging_is_quiet_for_plain_films(clip, tmp_path, paint, caplog):
+    with caplog.at_level(logging.WARNING):
+        paint(clip, tmp_path / "out.mp4", strength=0)
+    assert caplog.records == []

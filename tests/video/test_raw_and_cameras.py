@@ -1,0 +1,100 @@
+"""Numbered pictures, raw frames, cameras."""
+
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from clips import H, W, av, picture, shown
+from PIL import Image
+
+from scumble import Picture
+from scumble.errors import InputError, UsageError
+from scumble.video import Camera, Raw
+from scumble.video.frames import parse_rate, parse_raw
+
+
+class TestNumberedRawAndCamera:
+    def test_numbers_metadata_and_depth_stay(self, tmp_path, paint):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "out").mkdir()
+        for k in range(7, 10):
+            Picture.from_array(np.uint16(picture(k)) * 257).save(tmp_path / "in" / f"f{k:04}.png")
+        (tmp_path / "in" / "f0011.png").write_text("after the first gap")
+        paint(tmp_path / "in" / "f%04d.png", tmp_path / "out" / "p%04d.png", strength=0)
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["p0007.png", "p0008.png", "p0009.png"]
+        result = Picture.open(tmp_path / "out" / "p0008.png")
+        assert result.metadata.bits == 16
+        np.testing.assert_allclose(result.pixels, picture(8) / 255, atol=1e-4)
+
+    def test_into_a_film_with_a_rate(self, tmp_path, paint):
+        for k in range(3):
+            Image.fromarray(picture(k)).save(tmp_path / f"{k}.png")
+        paint(tmp_path / "%d.png", tmp_path / "out.mp4", strength=0, rate=Fraction(10))
+        assert [t for t, _ in shown(tmp_path / "out.mp4")] == [0, Fraction(1, 10), Fraction(2, 10)]
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert container.streams.video[0].codec_context.colorspace == 1
+
+    def test_sizes_must_be_equal(self, tmp_path, paint):
+        for k, size in enumerate([(W, H), (W, H - 2)]):
+            Image.fromarray(picture(k, *size)).save(tmp_path / f"{k}.png")
+        with pytest.raises(InputError, match=r"1\.png is 64 x 46, the first one 64 x 48; all must be of one size"):
+            paint(tmp_path / "%d.png", tmp_path / "out.mp4", strength=0)
+        assert not (tmp_path / "out.mp4").exists()
+
+    def test_raw_in_and_out(self, paint):
+        given = np.stack([picture(k) for k in range(3)])
+        out = io.BytesIO()
+        paint(Raw(io.BytesIO(given.tobytes()), W, H, Fraction(25)), out, strength=0)
+        np.testing.assert_array_equal(np.frombuffer(out.getvalue(), np.uint8).reshape(given.shape), given)
+
+    @pytest.mark.parametrize(
+        ("size", "sentence"), [(W * H * 3 + 5, "ended within frame 2, after 5 of 9216 bytes; is --raw right\\?"), (0, "holds no frames")]
+    )
+    def test_raw_that_ends_early(self, size, sentence, tmp_path, paint):
+        with pytest.raises(InputError, match=sentence):
+            paint(Raw(io.BytesIO(bytes(size)), W, H, Fraction(25)), tmp_path / "out.mp4", strength=0)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_pipe_can_not_be_resumed(self, tmp_path, paint):
+        with pytest.raises(UsageError, match="can't be had again"):
+            paint(Raw(io.BytesIO(), W, H, Fraction(25)), tmp_path / "out.mp4", resume=True)
+
+    class Capture:
+        """What OpenCV's VideoCapture is like."""
+
+        def __init__(self, frames, opened=True):
+            self.left, self.opened, self.released = list(frames), opened, False
+
+        def isOpened(self):  # noqa: N802
+            return self.opened
+
+        def read(self):
+            return (True, self.left.pop(0)) if self.left else (False, None)
+
+        def get(self, _which):
+            return 30.0
+
+        def release(self):
+            self.released = True
+
+    def test_camera(self, tmp_path, paint):
+        capture = self.Capture(picture(k)[:, :, ::-1] for k in range(4))
+        ticks = iter([10.0, 10.0, 10.05, 10.051, 10.2])
+        camera = Camera(0, open_capture=lambda _: capture, clock=lambda: next(ticks))
+        paint(camera, tmp_path / "out.mp4", strength=0)
+        frames = shown(tmp_path / "out.mp4")
+        assert [float(t) for t, _ in frames] == [0.0, 0.05, 0.051]  # the first look is for the size
+        assert np.abs(frames[0][1].astype(int) - picture(1)).mean() < 5
+        assert capture.released
+
+    def test_no_camera(self):
+        with pytest.raises(InputError, match=r"camera 3 can't be opened; is it there, and free\?"):
+            Camera(3, open_capture=lambda _: self.Capture([], opened=False))
+
+    def test_parsing(self):
+        assert parse_raw("640x480@30000/1001") == (640, 480, Fraction(30000, 1001))
+        assert parse_rate("29.97") == Fraction(2997, 100)
+        for text in ("640x480", "x@25", "0x5@25", "640x480@fast", "-1x5@2"):
+            with pytest.raises(UsageError, match=r"raw frames are described as WIDTHxHEIGHT@FPS|a frame rate is a number"):
+                parse_raw(text)

@@ -1,0 +1,138 @@
+"""Cuts, statistics that are held over a shot, styles that change with time."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from clips import H, W, picture, steadiness
+
+from scumble import Picture
+from scumble.errors import UsageError
+from scumble.video.frames import as_float
+from scumble.video.shots import SETTLE, Cuts, ShotPainter, Timeline
+
+
+class TestCuts:
+    def test_cuts_are_found(self):
+        a, b = (steadiness.moving_textures(6, 48, 64, seed) for seed in (0, 5))
+        cuts = Cuts()
+        assert [cuts(f) for f in a.frames + b.frames] == ["cut", *["none"] * 5, "cut", *["none"] * 5]
+
+    def test_movement_is_no_cut(self):
+        photo = np.clip(np.repeat(np.repeat(np.random.default_rng(0).random((12, 12, 3)), 16, 0), 16, 1), 0, 1).astype(np.float32)
+        for clip in (steadiness.pan(photo, 20, 48, 64), steadiness.passer_by(photo, 12, 48, 64)):
+            cuts = Cuts()
+            assert "cut" not in [cuts(f) for f in clip.frames][1:]
+
+    def test_slow_change_is_drift(self):
+        cuts = Cuts()
+        changes = [cuts(np.full((48, 64, 3), 40 + 8 * k, np.uint8)) for k in range(20)]
+        assert changes[0] == "cut"
+        assert "cut" not in changes[1:]
+        assert "drift" in changes
+
+    def test_goes_on_from_a_snapshot(self):
+        frames = [*steadiness.moving_textures(5, 48, 64, 0).frames, *steadiness.moving_textures(5, 48, 64, 5).frames]
+        whole, first, second = Cuts(), Cuts(), Cuts()
+        expected = [whole(f) for f in frames]
+        begun = [first(f) for f in frames[:3]]
+        second.restore(first.snapshot())
+        assert begun + [second(f) for f in frames[3:]] == expected
+
+
+class TestShots:
+    def content(self, k=0):
+        return as_float(picture(k))
+
+    @pytest.mark.parametrize("method", ["generator", "adain", "ot"])
+    def test_what_is_held_does_not_change_with_the_content(self, method, stylizer, styles):
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method)
+        for k in range(SETTLE):
+            shots(self.content(k), k / 25, "cut" if k == 0 else "none")
+        held = {k: v.copy() for k, v in shots.snapshot().items() if k != "counts"}
+        again = shots(self.content(3), 1.0, "none")
+        shots(1 - self.content(0), 1.1, "none")
+        for key, value in shots.snapshot().items():
+            if key != "counts":
+                np.testing.assert_array_equal(value, held[key])
+        np.testing.assert_array_equal(shots(self.content(3), 1.2, "none"), again)
+
+    def test_statistics_are_the_mean_of_the_first_frames(self, stylizer, styles):
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]))
+        modulation = stylizer.engine.modulation(styles[0].vector)
+        measured = []
+        for k in range(SETTLE + 3):
+            shots(self.content(4 * k), k / 25, "cut" if k == 0 else "none")
+            measured.append(stylizer.engine.paint(self.content(4 * k), modulation)[1])
+        # of the first normalisation exactly, since nothing before it is normalised; 8 numbers of it will do
+        np.testing.assert_allclose(shots.snapshot()["0/statistics"][:8], np.mean(measured[:SETTLE], 0)[:8], rtol=1e-4, atol=1e-5)
+
+    def test_cuts_begin_anew(self, stylizer, styles):
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]))
+        alone = shots(self.content(5), 0.0, "cut")
+        for k in range(3):
+            shots(1 - self.content(k), 0.1, "none")
+        np.testing.assert_array_equal(shots(self.content(5), 0.5, "cut"), alone)
+
+    @pytest.mark.parametrize("strength", [0.4, 1.3])
+    @pytest.mark.parametrize("method", ["generator", "adain"])
+    def test_the_first_frame_is_what_the_stylizer_paints(self, method, strength, stylizer, styles):
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method, strength=strength, keep_color=0.4)
+        expected = stylizer(Picture.from_array(picture(0)), styles[0], method=method, strength=strength, keep_color=0.4)
+        np.testing.assert_allclose(shots(self.content(), 0.0, "cut"), expected.pixels, atol=2e-4)
+
+    @pytest.mark.parametrize("method", ["generator", "wct"])
+    def test_drift_is_followed_gently(self, method, stylizer, styles):
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method)
+        for k in range(SETTLE + 1):
+            shots(self.content(), k / 25, "cut" if k == 0 else "none")
+        key = "0/statistics" if method == "generator" else "0/2/offset"
+        seen = [shots.snapshot()[key]]
+        for k in range(30):
+            shots(0.8 * self.content(), 1 + k / 25, "drift" if k == 0 else "none")
+            seen.append(shots.snapshot()[key])
+        steps = [float(np.abs(b - a).mean()) for a, b in pairwise(seen)]
+        assert steps[0] > 0
+        assert max(steps) < 0.5 * float(np.abs(seen[-1] - seen[0]).mean())
+        assert steps[-1] == 0.0, "and then it is held again"
+
+    def test_style_scale(self, stylizer, styles):
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), style_scale=4)
+        assert shots(self.content(), 0.0, "cut").shape == (H, W, 3)
+
+
+class TestTimeline:
+    def test_between(self, styles):
+        timeline = Timeline.of([(4.0, styles[1]), (1.0, styles[0])])
+        assert timeline.at(0.0) == (0, 0, 0.0)
+        assert timeline.at(1.0) == (0, 1, 0.0)
+        assert timeline.at(2.5) == (0, 1, 0.5)
+        assert timeline.at(4.0) == timeline.at(99.0) == (1, 1, 0.0)
+
+    def test_what_can_not_be_meant(self, styles):
+        with pytest.raises(UsageError, match="several styles need a time each"):
+            Timeline.of([(None, styles[0]), (2.0, styles[1])])
+        with pytest.raises(UsageError, match="two styles can't be reached at the same time"):
+            Timeline.of([(2.0, styles[0]), (2.0, styles[1])])
+
+    @pytest.mark.parametrize("method", ["generator", "adain"])
+    def test_morphs_from_one_to_the_other(self, method, stylizer, styles):
+        both = ShotPainter(stylizer, Timeline.of([(0.0, styles[0]), (1.0, styles[1])]), method=method)
+        ends = [ShotPainter(stylizer, Timeline.of([(None, s)]), method=method)(as_float(picture(0)), 0.0, "cut") for s in styles]
+        at = {t: both(as_float(picture(0)), t, "cut") for t in (0.0, 0.25, 0.75, 1.0)}
+        np.testing.assert_array_equal(at[0.0], ends[0])
+        np.testing.assert_array_equal(at[1.0], ends[1])
+        far = [float(np.abs(at[t] - ends[0]).mean()) for t in (0.0, 0.25, 0.75, 1.0)]
+        assert far == sorted(far)
+        assert far[1] > 0
+
+    def test_the_middle_of_a_fused_morph_is_the_barycentre(self, stylizer, styles):
+        both = ShotPainter(stylizer, Timeline.of([(0.0, styles[0]), (1.0, styles[1])]), method="adain")
+        middle = (0.5 * styles[0] + 0.5 * styles[1]).blended()
+        # adain knows means and deviations only; at the coarsest level both are linear, so the maps agree there
+        both(as_float(picture(0)), 0.5, "cut")
+        held = both.snapshot()
+        alone = ShotPainter(stylizer, Timeline.of([(None, middle)]), method="adain")
+        alone(as_float(picture(0)), 0.0, "cut")
+        mixed = (held["0/0/offset"] + held["1/0/offset"]) / 2
+        np.testing.assert_allclose(mixed, alone.snapshot()["0/0/offset"], rtol=0.2, atol=0.05 * float(np.abs(mixed).max()))
