@@ -22,6 +22,7 @@ CHROMIUM = os.environ.get("SCUMBLE_CHROMIUM") or shutil.which("chromium") or ""
 # without the last ones Chromium waits for servers of its maker where there is no network
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS += ["--use-fake-device-for-media-stream"]  # a camera that shows a pattern
 PATIENCE = 120_000
 """Milliseconds until a step has failed: two slow cores may be busy with other things."""
 

@@ -102,8 +102,9 @@ def test_films(client, tmp_path):
     assert result.media_type == "video/webm"
     with av.open(str(result.save(tmp_path / "painted.webm"))) as file:
         assert len(list(file.decode(video=0))) == 5
-    with pytest.raises(ServiceError, match="one pass"):
-        client.submit(path, "irises", quality="best")
+    for options, sentence in (({"quality": "best"}, "one pass"), ({"steady": 1.5}, "steady must be between 0 and 1; got 1.5")):
+        with pytest.raises(ServiceError, match=sentence):
+            client.submit(path, "irises", **options)
 
 
 class Served:

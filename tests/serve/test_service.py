@@ -171,7 +171,11 @@ def test_when_all_workers_are_busy_it_says_so(picture, tmp_path):
         ({"steps": -1}, "steps must be between 0"),
         ({"size": 0}, "size must be between 1"),
         ({"feather": 3}, "need a mask"),
-        ({"encoder": "vgg19"}, "unknown setting 'encoder'"),
+        ({"encoder": "vgg19"}, "the encoder 'vgg19' is not offered here; there is eye"),
+        ({"encoder": "vgg19:relu4_1", "quality": "best"}, "not offered here"),
+        ({"encoder": "https://example.org/vgg19.pth"}, "the encoder 'https' is not offered here"),
+        ({"encoder": "../../vgg19.pth"}, "not offered here"),
+        ({"device": "cuda"}, "unknown setting 'device'"),
     ],
 )
 def test_settings_are_checked_by_the_library_before_anything_is_painted(service, settings, sentence):
@@ -208,6 +212,36 @@ def test_a_refinement_that_is_cancelled_gives_its_best_so_far(service, picture):
     assert painted.size == small.size
     with pytest.raises(StoppedError):
         service.paint(small, WAVE, cancel=cancel)
+
+
+def test_another_encoder_is_offered_where_the_operator_has_put_its_weights(picture, brushwork, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="needs the extra torch")
+    from scumble.nets import vgg
+    from scumble.weights import sha256
+
+    monkeypatch.setenv("SCUMBLE_CACHE", str(tmp_path))
+    monkeypatch.setenv("SCUMBLE_OFFLINE", "1")
+    with pytest.raises(InputError, match="the weights of vgg16 are not in"):
+        PaintService(Settings(data=tmp_path, encoders=("vgg16",)))
+    weights = tmp_path / "vgg16-test.pth"
+    torch.save(vgg.Vgg("vgg16").state_dict(), weights)
+    monkeypatch.setitem(vgg.SOURCES, "vgg16", ("https://example.org/vgg16-test.pth", sha256(weights)))
+    offering = PaintService(Settings(data=tmp_path, encoders=("vgg16",)))
+    try:
+        settings = {"encoder": "vgg16", "steps": 1}
+        small, style = picture.resized(48, 36), [[(1.0, brushwork)]]
+        offering.check(style, settings)
+        assert offering.paint(small, style, settings).size == (36, 48)
+        assert offering.recipe(Upload("a.png", b""), [[(1.0, Upload("b.png", brushwork))]], settings)["settings"]["encoder"] == "vgg16"
+        offering.check(WAVE, {"encoder": "vgg16"})  # a draft looks at nothing
+        for terms in (WAVE, [[(0.5, brushwork), (0.5, "irises")]]):
+            with pytest.raises(UsageError, match="need one picture for a style"):
+                offering.check(terms, settings)
+        for encoder, sentence in (("vgg16:relu9_9", "unknown vgg16 layer"), ("vgg19", "there is eye and vgg16")):
+            with pytest.raises(UsageError, match=sentence):
+                offering.check(style, settings | {"encoder": encoder})
+    finally:
+        offering.close()
 
 
 def test_a_recipe_finds_its_files_beside_the_picture(service, photo, brushwork, half, tmp_path):

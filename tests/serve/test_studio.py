@@ -246,6 +246,18 @@ def test_pasted_and_dropped_pictures_are_opened(visit, photo_file):
         visitor.page.evaluate(give, ["drop", list(small.read_bytes())])
 
 
+def test_a_photograph_is_taken(visit):
+    visitor = visit(permissions=["camera"])
+    page = visitor.page
+    page.click("[data-do=camera]")
+    page.wait_for_function("document.querySelector('.sc-camera video').videoWidth > 0")
+    page.click("[data-do=shoot]")
+    page.wait_for_function("document.querySelector('.sc-note').textContent === 'Preview'")
+    assert not page.is_visible(".sc-camera")
+    assert page.evaluate("document.querySelector('.sc-camera video').srcObject") is None  # the camera is off again
+    assert page.evaluate("document.querySelector('.sc-before').naturalWidth") > 100
+
+
 def test_what_is_no_picture_is_told_in_a_sentence_and_changes_nothing(visit, photo_file, tmp_path):
     visitor = visit()
     page = visitor.page

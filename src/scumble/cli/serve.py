@@ -62,6 +62,10 @@ def serve(
         int | None,
         typer.Option(metavar="1GB", parser=parse_memory, help="That a net may take for a picture; larger ones are painted in tiles."),
     ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Offer refinement in the features of vgg16 or vgg19, whose weights are there; repeated."),
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(metavar="N", help="Of a refinement.")] = None,
     data: Annotated[
         Path | None,
@@ -83,6 +87,7 @@ def serve(
         "page": page, "device": device, "workers": workers, "queue": queue, "per_client": per_client, "timeout": timeout,
         "max_body": max_body, "max_pixels": max_pixels, "max_steps": max_steps, "data": data, "jobs": jobs, "job_queue": job_queue,
         "job_timeout": job_timeout, "retention": retention, "disk": disk, "allowed_hosts": tuple(allow_host or ()),
+        "memory": memory, "encoders": tuple(encoder or ()),
     }  # fmt: skip
     from scumble.serve.settings import Settings
 
@@ -117,6 +122,7 @@ def _run(settings: Settings, *, quiet: bool) -> None:
 
     from scumble.serve.app import create_app
 
+    os.environ["SCUMBLE_OFFLINE"] = "1"  # what is not there is not fetched, whatever a request asks for
     with listening:
         port = listening.getsockname()[1]
         app = create_app(settings)

@@ -62,6 +62,12 @@ class Options(BaseModel):
     steps: int | None = Field(
         _DEFAULTS["steps"], **_NUMBER, description="Steps of that, in place of quality.", json_schema_extra={"minimum": 0}
     )
+    encoder: str = Field(
+        _DEFAULTS["encoder"],
+        max_length=200,
+        description="In whose features a refinement is measured: eye, or what else this service offers, such as vgg19:relu4_1; "
+        "then the style is one picture.",
+    )
     size: int | None = Field(
         _DEFAULTS["size"], **_NUMBER, description="The longer side of the result, in pixels.", json_schema_extra={"minimum": 1}
     )
@@ -86,7 +92,9 @@ class Options(BaseModel):
 class FilmOptions(Options):
     """With those that films have besides."""
 
-    steady: float = Field(0.0, description="Films: how much of each frame is carried over.", json_schema_extra=_known(0, 1))
+    steady: float | None = Field(
+        None, description="Films: how much of each frame is carried over; by default as usual.", json_schema_extra=_known(0, 1)
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,8 @@ class Order:
     settings: Mapping[str, Any]
     format: str | None = None
     """A key of FORMATS or FILMS; None is as the input."""
-    steady: float = 0.0
+    steady: float | None = None
+    """Of films; None is as usual."""
 
 
 async def read_order(request: Request, model: type[Options]) -> Order:
@@ -135,7 +144,7 @@ async def read_order(request: Request, model: type[Options]) -> Order:
         files.get("mask", []),
         settings,
         options.format,
-        getattr(options, "steady", 0.0),
+        getattr(options, "steady", None),
     )
 
 

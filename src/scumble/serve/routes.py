@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Match
 
 from scumble import library
-from scumble.errors import UsageError, unknown
+from scumble.errors import UsageError, in_range, unknown
 from scumble.serve.answers import Health, JobState, StyleEntry, Styles, job_state, responses
 from scumble.serve.jobs import Job, Jobs
 from scumble.serve.limits import BusyError
@@ -169,7 +169,7 @@ class Api:
         if _is_film(order):
             _check_film(self.service, order)
             return self.jobs.add(order, "film")
-        if order.steady:
+        if order.steady is not None:
             raise UsageError("steady is for films")
         if order.format is not None:
             format_named(order.format)
@@ -300,8 +300,8 @@ def _check_film(service: PaintService, order: Order) -> None:
         raise UsageError("a film has one style (or one blend) and no masks")
     if service.refines(order.settings):
         raise UsageError("films are painted in one pass; leave out quality and steps")
-    if not 0 <= order.steady <= 1:
-        raise UsageError(f"steady must be between 0 and 1; got {order.steady:g}")
+    if order.steady is not None:
+        in_range("steady", order.steady, 0.0, 1.0)
 
 
 def _body(model: type[Options]) -> dict[str, Any]:

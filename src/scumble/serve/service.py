@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import library
-from scumble.errors import InputError, ScumbleError, UsageError, in_range, unknown
+from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError, in_range, unknown
+from scumble.fetch import cache_folder
 from scumble.mask import Mask
 from scumble.picture import Picture
 from scumble.recipe import Request, write_recipe
@@ -45,9 +46,12 @@ StyleSource = str | bytes | Upload | Picture | Style
 Terms = Sequence[tuple[float, StyleSource]]
 """A style: one term, or the terms of a blend with their weights."""
 
-OPTIONS = ("strength", "method", "style_scale", "keep_color", "quality", "steps", "size", "detail", "statistics", "feather", "invert_mask")
-"""What a request may set, by the names that the library has for it. Not among them: ``encoder``, whose other nets would have to be
-fetched from the network, and ``device`` and ``threads``, which are the service's own."""
+OPTIONS = (
+    "strength", "method", "style_scale", "keep_color", "quality", "steps", "encoder", "size", "detail", "statistics", "feather",
+    "invert_mask",
+)  # fmt: skip
+"""What a request may set, by the names that the library has for it. Not among them: ``device``, ``threads`` and ``memory``, which are the
+service's own."""
 
 _DOT = Picture.from_array(np.full((1, 1, 3), 0.5, np.float32))
 
@@ -73,10 +77,14 @@ def _defaults() -> dict[str, Any]:  # reading signatures takes as long as encodi
 
 
 class PaintService:
-    """Paints for many at once. Every method may be called from any thread; :meth:`warm` loads the nets beforehand."""
+    """Paints for many at once. Every method may be called from any thread; :meth:`warm` loads the nets beforehand.
+
+    InputError where weights of the encoders that it should offer are not in the cache.
+    """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
+        _check_weights(self.settings.encoders)
         self.painter = Stylizer(self.settings.device, self.settings.threads)
         self.painter.engine.spins = False  # jobs, previews and other workers share the cores
         self.slots = Slots(self.settings.workers, self.settings.queue, "scumble-paint")
@@ -149,21 +157,50 @@ class PaintService:
 
         The rules live in the Stylizer, so it is asked: with a picture of one pixel.
         """
-        self._check_settings(self.complete(settings), len(styles), masks)
+        whole = self.complete(settings)
+        self._check_settings(whole, len(styles), masks)
         for terms in styles:
-            self.blended(terms)
+            self._seen(terms, whole)
 
     def _check_settings(self, whole: Mapping[str, Any], styles: int, masks: int) -> None:
         if not styles:
             raise UsageError("give a style")
         if whole["steps"] is not None:
             in_range("steps", whole["steps"], 0, self.settings.max_steps)
+        self._check_encoder(whole["encoder"])
         if (whole["feather"] or whole["invert_mask"]) and not masks:
             raise UsageError("feather and invert_mask need a mask")
         size = None if whole["size"] is None else min(whole["size"], 1)
         # at strength 0 all settings are looked at and nothing is painted; what is left is the strength itself
         self._request({**whole, "strength": 0.0, "size": size}).paint(self.painter, _DOT, [self._probe] * styles, [_DOT] * masks)
         self._request(defaults() | {"strength": whole["strength"]}).paint(self.painter, _DOT, [self._probe], [])
+
+    def _check_encoder(self, spec: str) -> None:
+        """UsageError unless it is the eye, or one of those that the service offers and with layers that it has."""
+        if spec == "eye":
+            return
+        architecture = spec.strip().lower().partition(":")[0]
+        offered = ("eye", *self.settings.encoders)
+        if architecture not in offered:
+            raise UsageError(f"the encoder {architecture[:40]!r} is not offered here; there is {' and '.join(offered)}")
+        try:
+            from scumble.nets.vgg import parse_spec
+        except ImportError as error:
+            raise MissingExtraError('refinement needs PyTorch: pip install "scumble[torch]"') from error
+        parse_spec(spec)
+
+    def _seen(self, terms: Terms, whole: Mapping[str, Any]) -> Style | Picture:
+        """A style as painting with these settings has to see it: encoded, but as the picture where another net than the eye looks at it."""
+        if whole["encoder"] == "eye" or not self.refines(whole):
+            return self.blended(terms)
+        source = terms[0][1]
+        if len(terms) != 1 or isinstance(source, (str, Style)):
+            raise UsageError(
+                "encoders other than 'eye' need one picture for a style: names and blends hold what the eye has seen and nothing else"
+            )
+        if isinstance(source, Picture):
+            return source
+        return Picture.open(source.data if isinstance(source, Upload) else source, max_pixels=self.settings.max_pixels)
 
     @cached_property
     def _probe(self) -> Style:
@@ -223,7 +260,8 @@ class PaintService:
             raise StoppedError("the painting was cancelled before it began")
         whole = self.complete(settings)
         self._affordable(content, whole)
-        encoded: list[Style | str] = [self.blended(terms) for terms in styles]
+        self._check_encoder(whole["encoder"])
+        encoded = [self._seen(terms, whole) for terms in styles]
 
         def step(done: int, total: int, loss: float) -> None:
             if progress is not None:
@@ -259,7 +297,7 @@ class PaintService:
         return recipe
 
     def _request(self, whole: Mapping[str, Any]) -> Request:
-        service = {"encoder": "eye", "device": self.painter.engine.device, "threads": self.settings.threads}
+        service = {"device": self.painter.engine.device, "threads": self.settings.threads}
         return Request((), (), {**whole, **service, "memory": self.settings.memory, "max_pixels": self.settings.max_pixels})
 
     def _affordable(self, content: Picture, whole: Mapping[str, Any]) -> None:
@@ -368,6 +406,22 @@ class PaintService:
         self.ready.clear()
         self.slots.close()
         self._previewer.close()
+
+
+def _check_weights(encoders: Sequence[str]) -> None:
+    """The service fetches nothing, so what it offers has to be here."""
+    if not encoders:
+        return
+    try:
+        from scumble.nets.vgg import SOURCES
+    except ImportError as error:
+        raise MissingExtraError('refinement needs PyTorch: pip install "scumble[torch]"') from error
+    for name in encoders:
+        file = SOURCES[name][0].rpartition("/")[2]
+        if not (cache_folder() / file).is_file():
+            raise InputError(
+                f"the weights of {name} are not in {cache_folder()}; put {file} there, or let `scumble stylize --encoder {name}` fetch it"
+            )
 
 
 def _described(upload: Upload, otherwise: str) -> dict[str, str]:

@@ -8,7 +8,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scumble.errors import UsageError, in_range
+from scumble.errors import UsageError, in_range, unknown
+
+ENCODERS = ("vgg16", "vgg19")
+"""What can be offered besides the eye."""
 
 
 def data_folder() -> Path:
@@ -78,6 +81,8 @@ class Settings:
     """Of a picture, in and out."""
     memory: int | None = None
     """Bytes that a net may take for one picture; larger ones are painted in tiles. None is the library's own, 2.5 GB."""
+    encoders: tuple[str, ...] = ()
+    """What refinements may be measured in besides the eye: ``vgg16``, ``vgg19``. Their weights have to be in the cache."""
     max_steps: int = 1_000
     """Of a refinement."""
 
@@ -109,6 +114,9 @@ class Settings:
             raise UsageError(f"a token must have 8 to 1024 characters; got {len(self.token)}")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
             raise UsageError("a token must be made of printable ASCII characters without spaces")
+        for name in self.encoders:
+            if name not in ENCODERS:
+                raise UsageError(unknown("encoder", name, ENCODERS))
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise UsageError(f"the root path must begin with / and not end with it, as in /scumble; got {self.root_path!r}")
         for name, low, high in (

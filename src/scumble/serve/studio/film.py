@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Generator
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from threading import Event
@@ -18,6 +19,7 @@ from scumble.serve.studio.desk import PATIENCE, Desk, duration, seated, sentence
 from scumble.serve.studio.sitting import Sitting
 from scumble.video.animation import ANIMATIONS
 from scumble.video.film import film
+from scumble.video.steady import USUAL
 
 FILMS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".gif", ".webp", ".apng")
 AS_PICTURE = ""
@@ -38,7 +40,7 @@ def film_tab(desk: Desk, sitting: gr.State, quiet: dict[str, Any]) -> None:
             steady = gr.Slider(
                 0,
                 1,
-                usual["steady"],
+                USUAL if find_spec("cv2") is not None else 0,  # OpenCV finds the movement
                 step=0.05,
                 label="Steadiness",
                 info="How much is carried from frame to frame",

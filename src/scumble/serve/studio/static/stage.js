@@ -68,6 +68,7 @@ async function camera() {
 function leave() { (video.srcObject ? video.srcObject.getTracks() : []).forEach((t) => t.stop()); video.srcObject = null; if (dialog.open) dialog.close(); }
 dialog.addEventListener('close', leave);
 function shoot() {
+  if (!video.videoWidth) return;  // the camera has not sent anything yet
   const shot = document.createElement('canvas');
   shot.width = video.videoWidth; shot.height = video.videoHeight;
   shot.getContext('2d').drawImage(video, 0, 0);
