@@ -199,6 +199,36 @@ def test_200_at_once_are_painted_or_told_to_come_again(http, photo):
     assert http.post("/v1/stylize", params={"style": "irises"}, content=photo).status_code == 200
 
 
+@pytest.fixture(scope="module")
+def noise():
+    """A PNG of 2 MB."""
+    return Picture.from_array(np.random.default_rng(1).random((800, 850, 3)).astype(np.float32)).encode("png")
+
+
+def test_what_takes_too_long_is_given_up_and_what_fills_the_disk_refused(serving, tmp_path, noise):
+    with (
+        serving(Settings(data=tmp_path, page=False, timeout=0.5, disk=1_000_000)) as url,
+        httpx.Client(base_url=url, timeout=120) as client,
+    ):
+        late = client.post("/v1/stylize", **form(noise, style="irises", method="ot"))
+        assert (late.status_code, late.json()["error"]) == (504, "it took longer than 0.5 s; send it as a job to /v1/jobs")
+    with serving(Settings(data=tmp_path, page=False, disk=1_000_000)) as url, httpx.Client(base_url=url, timeout=120) as client:
+        full = client.post("/v1/jobs", **form(noise, style="irises"))
+        assert full.status_code == 507
+        assert "the disk space for jobs is used up" in full.json()["error"]
+        assert int(full.headers["retry-after"]) > 0
+
+
+def test_an_upload_leaves_no_file_behind(serving, tmp_path, noise, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with serving(Settings(data=tmp_path / "data", page=False)) as url, httpx.Client(base_url=url, timeout=120) as client:
+        assert client.post("/v1/stylize", **form(noise, style="irises", strength=0)).status_code == 200
+        assert client.post("/v1/stylize", **form(noise, style="nobody")).status_code == 422
+        assert not list((tmp_path / "temporary").iterdir())
+        assert not list((tmp_path / "data" / "jobs").iterdir())
+
+
 def test_the_numbers_for_prometheus(http, photo):
     def count():
         line = [x for x in http.get("/metrics").text.splitlines() if x.startswith("scumble_painted_pixels_total ")]
