@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from clips import H, W, picture, steadiness
 
-from scumble import Picture
+from scumble import Picture, tiling
+from scumble.engine import Engine
 from scumble.errors import UsageError
 from scumble.video.frames import as_float
 from scumble.video.shots import SETTLE, Cuts, ShotPainter, Timeline
@@ -99,6 +100,67 @@ class TestShots:
     def test_style_scale(self, stylizer, styles):
         shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), style_scale=4)
         assert shots(self.content(), 0.0, "cut").shape == (H, W, 3)
+
+
+class Forgetful:
+    """A net that has memory for so many pixels at once."""
+
+    def __init__(self, paint, pixels):
+        self.net, self.most, self.refused = paint, pixels, 0
+
+    def bound_to(self, engine):
+        def paint(pixels, *args, **kwargs):
+            if pixels.shape[0] * pixels.shape[1] > self.most:
+                self.refused += 1
+                raise MemoryError
+            return self.net(engine, pixels, *args, **kwargs)
+
+        return paint
+
+
+class TestMemory:
+    def frames(self, count=SETTLE + 2):
+        return [as_float(picture(k, 500, 300)) for k in range(count)]
+
+    def painted(self, stylizer, style, **settings):
+        shots = ShotPainter(stylizer, Timeline.of([(None, style)]), **settings)
+        return [shots(frame, k / 25, "cut" if k == 0 else "none") for k, frame in enumerate(self.frames())], shots
+
+    @pytest.mark.parametrize("strength", [0.4, 1.0, 1.3])
+    def test_tiles_with_what_is_held_are_the_frame(self, strength, stylizer, styles):
+        shots = self.painted(stylizer, styles[0], strength=strength)[1]
+        scarce = ShotPainter(
+            stylizer, Timeline.of([(None, styles[0])]), strength=strength, memory=41.5e6
+        )  # 42 for one pass, 41.3 for a tile
+        scarce.restore(shots.snapshot())
+        again = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), strength=strength)
+        again.restore(shots.snapshot())
+        frame = self.frames()[-1]
+        assert np.abs(scarce(frame, 1.0, "none") - again(frame, 1.0, "none")).max() <= 1 / 255
+
+    @pytest.mark.parametrize(("method", "width", "memory"), [("generator", 500, 41.5e6), pytest.param("wct", 1400, 263e6, marks=pytest.mark.slow)])
+    def test_no_net_gets_more_than_memory_holds(self, method, width, memory, stylizer, styles, monkeypatch):
+        seen, net = [], "paint" if method == "generator" else "eye"
+        plain = getattr(Engine, net)
+        monkeypatch.setattr(Engine, net, lambda self, pixels, *a, **k: (seen.append(pixels.shape), plain(self, pixels, *a, **k))[1])
+        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method, memory=memory)
+        frame = as_float(picture(0, width, 300))
+        assert shots(frame, 0.0, "cut").shape == frame.shape
+        assert len(seen) > 2
+        assert max(h * w for h, w, _ in seen) * tiling.bytes_a_pixel(method) <= memory < 300 * width * tiling.bytes_a_pixel(method)
+
+    def test_out_of_memory_goes_on_in_tiles_and_says_so_once(self, stylizer, styles, monkeypatch, caplog):
+        whole, _ = self.painted(stylizer, styles[0])
+        poor = Forgetful(Engine.paint, 499 * 300)
+        monkeypatch.setattr(Engine, "paint", property(poor.bound_to))
+        out, _ = self.painted(stylizer, styles[0], memory=1e9)
+        assert poor.refused == 1
+        assert max(float(np.abs(a - b).mean()) for a, b in zip(out, whole, strict=True)) < 0.06  # the thumbnail's statistics
+        assert len([r for r in caplog.records if "out of memory" in r.message]) == 1
+
+    def test_too_little_for_the_smallest_tile(self, stylizer, styles):
+        with pytest.raises(UsageError, match="raise it with --memory"):
+            self.painted(stylizer, styles[0], memory=1e7)
 
 
 class TestTimeline:

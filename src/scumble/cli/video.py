@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scumble.cli.commands import defaults_from
-from scumble.cli.painting import parse_pixels
+from scumble.cli.painting import parse_memory, parse_pixels
 from scumble.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ def video(
         int | None, typer.Option(metavar="N", help="Paint what camera N sees, in place of IN, until Ctrl-C.", show_default=False)
     ] = None,
     size: Annotated[int | None, typer.Option(metavar="N", help="The longer side of the result in pixels. Default: as the input.")] = None,
+    memory: Annotated[
+        int | None, typer.Option(metavar="1GB", parser=parse_memory, help="A budget for each frame: larger ones are painted in tiles.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the same command was stopped or killed.")] = False,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, coreml or directml.")] = None,
     threads: Annotated[
@@ -123,7 +126,7 @@ def video(
     more = {"rate": parse_rate(fps)} if fps is not None else {}
     settings: dict[str, Any] = {
         "strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "steady": steady, "size": size,
-        "max_pixels": max_pixels, "codec": codec, "crf": crf, "overwrite": overwrite, "resume": resume, **more,
+        "memory": memory, "max_pixels": max_pixels, "codec": codec, "crf": crf, "overwrite": overwrite, "resume": resume, **more,
     }  # fmt: skip
     target = standard_output() if output == STDIO else output
     with _Watch(quiet=quiet or as_json).running() as watch:

@@ -17,7 +17,7 @@ import numpy as np
 from scumble import __version__, weights
 from scumble.errors import MissingExtraError, UsageError, in_range
 from scumble.picture import DEFAULT_MAX_PIXELS
-from scumble.stylizer import StyleLike, Stylizer, resize
+from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter
 from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2
 from scumble.video.reading import Numbered, VideoFile, is_numbered
@@ -83,6 +83,7 @@ def film(
     steady: float | None = None,
     hold: bool = True,
     size: int | None = None,
+    memory: int | None = None,
     codec: str | None = None,
     crf: int | None = None,
     rate: Fraction = DEFAULT_RATE,
@@ -102,6 +103,8 @@ def film(
         target: a film, an animation, numbered pictures, or a stream that takes raw RGB.
         stylizer: the nets; None loads them, to be run by :func:`painting_threads`.
         strength, method, style_scale, keep_color, size: as in :meth:`scumble.stylizer.Stylizer.__call__`.
+        memory: bytes that a net may take for a frame; what would take more is painted in tiles. None is 2.5 GB. Of a run that is resumed
+            it must be the same.
         steady: how much of each frame is taken from the one before, along the movement in the film: 0 (nothing) to 1.
             None is :data:`~scumble.video.steady.USUAL`, or 0 where OpenCV, which finds the movement, is not installed.
         hold: whether statistics are held over a shot; False paints frame by frame, for comparison.
@@ -142,6 +145,7 @@ def film(
     given = [*style] if isinstance(style, Sequence) and not isinstance(style, str) else [(None, style)]
     timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in given])  # pyright: ignore[reportArgumentType]
     settings: dict[str, Any] = {"strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "hold": hold}
+    settings["memory"] = MEMORY if memory is None else memory
     identity = _identity(reader.clip, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
     writer = _open_writer(target, reader, encoding, overwrite=overwrite, identity=identity, resume=resume)
     try:

@@ -7,23 +7,29 @@ classic path, the affine maps. What is left of flicker is the net's answer to th
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scumble import cascade
+from scumble import cascade, tiling
+from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
 from scumble.errors import UsageError, in_range, unknown
-from scumble.fusion import AffineMap, give_back
-from scumble.style import Style
-from scumble.stylizer import METHODS, Stylizer, resize, working_scale
+from scumble.fusion import AffineMap
+from scumble.style import REFERENCE, Style
+from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, resize, working_scale
 from scumble.video.frames import Bytes, Floats
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 Snapshot = dict[str, NDArray[Any]]
 Change = Literal["cut", "drift", "none"]
 
@@ -149,6 +155,9 @@ class ShotPainter:
         timeline: the styles.
         strength, method, style_scale, keep_color: as in :meth:`scumble.stylizer.Stylizer.__call__`.
         hold: False measures every frame anew, as painting them one by one does: there to compare with.
+        memory: bytes that a net may take for a frame. What would take more is measured on the reduced frame and painted in tiles.
+
+    Raises UsageError for settings out of range; later, at a frame that takes more than ``memory``, if the smallest tile does, too.
     """
 
     def __init__(
@@ -161,6 +170,7 @@ class ShotPainter:
         style_scale: float | None = None,
         keep_color: float = 0.0,
         hold: bool = True,
+        memory: float = MEMORY,
     ) -> None:
         in_range("strength", strength, 0.0, 2.0)
         in_range("keep-color", keep_color, 0.0, 1.0)
@@ -170,6 +180,7 @@ class ShotPainter:
             raise UsageError(unknown("method", method, METHODS))
         self.engine, self.timeline, self.hold = stylizer.engine, timeline, hold
         self.strength, self.method, self.style_scale, self.keep_color = strength, method, style_scale, keep_color
+        self._memory, self._limit = memory, tiling.Limit()
         self._modulations = [self.engine.modulation(s.vector) for _, s in timeline.keys] if method == "generator" else []
         self._shot: Snapshot = {}
         """What is held: of style number k ``k/statistics``, with a strength that is not 1 ``k/own``, below 1 ``k/unmoved``;
@@ -200,8 +211,10 @@ class ShotPainter:
         settling = self._seen <= SETTLE
         if drift and not settling:
             self._gliding = GLIDE
-        if self.method == "generator" and self.strength == 1.0 and settling and len(styles) == 1:
-            return self._generate_settling(pixels, a)
+        if self.method == "generator" and self.strength == 1.0 and settling and len(styles) == 1 and self._fits(pixels):
+            painted = self._in_memory(pixels, lambda: self._generate_settling(pixels, a))
+            if painted is not None:
+                return painted
         for k in styles:
             known = any(key.startswith(f"{k}/") for key in self._shot)
             if not known:
@@ -212,22 +225,43 @@ class ShotPainter:
                 self._hold(f"next/{k}/", self._measured(pixels, k))
         self._glide()
         held = self._of(f"{a}/") if not share else _between(self._of(f"{a}/"), self._of(f"{b}/"), share)
+        local = self._local(held, a, b, share)
+        painted = self._in_memory(pixels, lambda: local.paint(pixels)) if self._fits(pixels) else None
+        return tiling.paint(local, pixels, local.side_within(self._memory)) if painted is None else painted
+
+    def _local(self, held: Snapshot, a: int, b: int, share: float) -> tiling.Local:
+        """The net with what is held: it paints a frame, or any part of it."""
+        style, receding = self.timeline.keys[a][1], self.strength < 1
         if self.method != "generator":
-            frozen = cascade.FrozenMaps(tuple(AffineMap(held[f"{n}/matrix"], held[f"{n}/offset"]) for n in range(5)))
-            style = self.timeline.keys[a][1]
-            painted = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength, frozen=frozen)[0]
-            if self.strength >= 1:
-                return painted
-            unmoved = cascade.paint(self.engine, pixels, style, method=self.method, strength=0.0)[0]  # its maps hold by themselves
-            return give_back(painted, pixels, unmoved, self.strength)
+            frozen = [FrozenMaps(tuple(AffineMap(held[f"{n}/matrix"], held[f"{n}/offset"]) for n in range(5)))]
+            if receding:  # maps of strength 0 change nothing, whatever the frame
+                frozen.append(FrozenMaps(tuple(AffineMap(np.ones_like(m.offset), np.zeros_like(m.offset)) for m in frozen[0].maps)))
+            passes = [(weight, None, maps) for weight, maps in zip((1.0, self.strength - 1), frozen, strict=False)]
+            return tiling.Local(self.engine, tuple(passes), max(0.0, 1 - self.strength), style, self._limit)
         modulation = self._modulations[a] + np.float32(share) * (self._modulations[b] - self._modulations[a])
         if self.strength != 1.0:
             modulation = held["own"] + np.float32(self.strength) * (modulation - held["own"])
-        painted = self.engine.paint(pixels, modulation.astype(np.float32), held["statistics"].astype(np.float32))[0]
-        if self.strength >= 1:
-            return painted
-        unmoved = self.engine.paint(pixels, held["own"].astype(np.float32), held["unmoved"].astype(np.float32))[0]
-        return give_back(painted, pixels, unmoved, self.strength)
+        given = [(1.0, modulation, held["statistics"])] + ([(self.strength - 1, held["own"], held["unmoved"])] if receding else [])
+        passes = [(weight, m.astype(np.float32), statistics.astype(np.float32)) for weight, m, statistics in given]
+        return tiling.Local(self.engine, tuple(passes), max(0.0, 1 - self.strength), style, self._limit)
+
+    def _fits(self, pixels: Floats) -> bool:
+        return len(pixels) * pixels.shape[1] * tiling.bytes_a_pixel(self.method) <= self._memory
+
+    def _in_memory(self, pixels: Floats, work: Callable[[], T]) -> T | None:
+        """None if there is not enough memory after all; from then on half of what ``pixels`` take, or a tile, is all there is."""
+        try:
+            return work()
+        except Exception as error:
+            if not tiling.is_out_of_memory(error):
+                raise
+            each = tiling.bytes_a_pixel(self.method)
+            needed, least = len(pixels) * pixels.shape[1] * each, (tiling.LEAST_TILE + 2 * tiling.reach(self.method)) ** 2 * each
+            if needed <= least:
+                raise tiling.too_small() from error
+            log.warning("out of memory: going on in tiles")
+            self._memory = max(least, needed / 2)
+            return None
 
     def _generate_settling(self, pixels: Floats, k: int) -> Floats:
         """The common case at the start of a shot: painting measures at the same time, and the mean up to here costs nothing.
@@ -239,7 +273,18 @@ class ShotPainter:
         return painted
 
     def _measured(self, pixels: Floats, k: int) -> Snapshot:
-        """What a frame by itself would be painted with, in style number ``k``."""
+        """What a frame by itself, reduced to what memory holds, would be painted with, in style number ``k``."""
+        found = None
+        while found is None:
+            small = pixels
+            if not self._fits(pixels):
+                most = min((LARGEST * REFERENCE) ** 2, self._memory / tiling.bytes_a_pixel(self.method))
+                shrink = min(1.0, (most / (len(pixels) * pixels.shape[1])) ** 0.5)
+                small = resize(pixels, *(max(1, int(n * shrink)) for n in pixels.shape[:2]))
+            found = self._in_memory(small, partial(self._measured_whole, small, k))
+        return found
+
+    def _measured_whole(self, pixels: Floats, k: int) -> Snapshot:
         if self.method != "generator":
             style = self.timeline.keys[k][1]
             maps = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength)[1].maps
