@@ -238,7 +238,6 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
         ({"style_scale": 0.25}, UsageError, "style-scale"),
         ({"detail": "nice"}, UsageError, "unknown detail"),
         ({"statistics": "exactly"}, UsageError, "did you mean 'exact'"),
-        ({"statistics": "exact", "method": "wct"}, UsageError, "generator"),
     ]
     for more, kind, words in cases:
         call = {"source": path, "target": tmp_path / "out.png", "style_scale": 4.0, **more}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scumble import cascade, tiling
 from scumble.engine import GENERATOR_REACH, Engine
 from scumble.errors import UsageError
+from scumble.fusion import give_back
 from scumble.picture import Picture
 from scumble.style import Style
 from scumble.stylizer import Stylizer
@@ -96,6 +97,21 @@ def test_frozen_maps_in_tiles_give_the_whole_picture(engine, style, method):
     pixels = scene(70, 800)  # wider than a tile with its overlap: what lies beyond the reach is really not seen
     whole, _ = cascade.paint(engine, pixels, style, method=method)
     local = tiling.freeze(engine, pixels, style, method=method, sweeps=sweeps(pixels, 128), memory=1e9)
+    assert np.abs(tiling.paint(local, pixels, 128) - whole).max() <= 1 / 255
+
+
+@pytest.mark.parametrize(("method", "strength", "height", "width"), [("adain", 1.0, 40, 680), ("wct", 0.6, 71, 805), ("ot", 1.3, 9, 700)])
+def test_exact_statistics_of_fused_features_in_tiles_give_the_whole_picture(engine, style, method, strength, height, width):
+    pixels = scene(height, width)
+    whole, used = cascade.paint(engine, pixels, style, method=method, strength=strength)
+    if strength < 1:
+        whole = give_back(whole, pixels, cascade.paint(engine, pixels, style, method=method, strength=0.0)[0], strength)
+    local = tiling.freeze(
+        engine, pixels[:, :32], style, method=method, strength=strength, statistics="exact", memory=1e9,
+        sweeps=lambda _: tiling.sweep_over(pixels, 128, tiling.reach(method)),
+    )  # fmt: skip
+    for found, expected in zip(local.passes[0][2].maps, used.maps, strict=True):
+        np.testing.assert_allclose(found.offset, expected.offset, atol=2e-3 * np.abs(expected.offset).max())
     assert np.abs(tiling.paint(local, pixels, 128) - whole).max() <= 1 / 255
 
 

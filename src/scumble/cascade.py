@@ -65,6 +65,19 @@ def paint(
     return np.clip(features[:height, :width], 0.0, 1.0), FrozenMaps(tuple(maps))
 
 
+def unfused(engine: Engine, pixels: Array, maps: Sequence[AffineMap]) -> Array:
+    """Picture (H, W, 3) in [0, 1] -> features (C, h, w) of the first level, coarse to fine, for which there is no map yet.
+
+    They are those of which :func:`paint` takes the moments there. h and w are of the picture with its edge repeated up to a multiple of 16.
+    """
+    taps = engine.eye(pixels)
+    features = taps[-1]
+    for level, affine_map in zip((5, 4, 3, 2), maps, strict=False):
+        features = engine.decode(level, affine_map.apply(features))
+        features += np.float32(OWN) * (taps[level - 2] - features)
+    return features
+
+
 def content_moments(engine: Engine, pixels: Array) -> tuple[Moments, ...]:
     """The picture's own statistics at all five levels: what it would be as a style."""
     return tuple(moments(t) for t in engine.eye(pixels))

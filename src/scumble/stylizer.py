@@ -156,8 +156,6 @@ class Stylizer:
             raise UsageError(unknown("detail", detail, tiling.DETAILS))
         if statistics not in tiling.STATISTICS:
             raise UsageError(unknown("statistics", statistics, tiling.STATISTICS))
-        if statistics == "exact" and method != "generator":
-            raise UsageError(f"exact statistics are for the method generator; got {method}: leave them out, or paint with generator")
         budget = MEMORY if memory is None else memory
         refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
         return Brush(method, strength, style_scale, detail, statistics, budget, refine)
@@ -170,7 +168,7 @@ class Stylizer:
         if factor >= 1.0:
             painted = self.painted(small, source, brush)
             return painted if small is pixels else resize(painted, height, width)
-        layer = self.layer(small, source, brush, lambda tile: tiling.sweep_over(pixels, tile))
+        layer = self.layer(small, source, brush, lambda tile: tiling.sweep_over(pixels, tile, tiling.reach(brush.method)))
         tile = layer.side_within(brush.memory, height, width)
         return tiling.paint(layer, pixels, tile)
 
@@ -215,7 +213,7 @@ class Stylizer:
         thumbnail = resize(small, max(1, round(height * shrink)), max(1, round(width * shrink)))
         local = tiling.freeze(
             self.engine, thumbnail, style, method=brush.method, strength=brush.strength, statistics=brush.statistics,
-            sweeps=lambda tile: tiling.sweep_over(small, tile), memory=memory,
+            sweeps=lambda tile: tiling.sweep_over(small, tile, tiling.reach(brush.method)), memory=memory,
         )  # fmt: skip
         return tiling.paint(local, small, local.side_within(memory))
 

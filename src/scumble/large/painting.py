@@ -17,7 +17,7 @@ from PIL import Image
 
 from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
-from scumble.engine import GENERATOR_REACH, Engine
+from scumble.engine import Engine
 from scumble.errors import UsageError, in_range
 from scumble.fusion import AffineMap
 from scumble.large.reading import MOST_PIXELS, Rows, Source, sweeps
@@ -26,7 +26,7 @@ from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.style import Style
 from scumble.stylizer import Brush, StyleLike, Stylizer, working_scale
-from scumble.tiling import LEAST_TILE, Layer, Local, Window, partition, resampled
+from scumble.tiling import LEAST_TILE, Layer, Local, Window, partition, reach, resampled
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class _Job:
             plan = self._plan(layers, budget, canvas.state["tile"])
         else:
             small = source.reduced(max(1, round(height * self.factor)), max(1, round(width * self.factor))).pixels
-            over = sweeps(source, lambda tile: partition(height, width, tile), GENERATOR_REACH)
+            over = sweeps(source, lambda tile: partition(height, width, tile), reach(self.brush.method))
             layers = [self.painter.layer(small, s, self.brush, over) for s in styles] if self.brush.strength > 0 else []
             plan = self._plan(layers, budget, None)
             deep = source.deep and format != "JPEG"

@@ -5,12 +5,12 @@ are the whole picture's pixels. Where the statistics come from is :func:`~scumbl
 :mod:`scumble.large`'s.
 """
 
+from scumble.tiling.exact import Sweep as Sweep
 from scumble.tiling.local import STATISTICS as STATISTICS
 from scumble.tiling.local import Limit as Limit
 from scumble.tiling.local import Local as Local
 from scumble.tiling.local import Painting as Painting
 from scumble.tiling.local import Read as Read
-from scumble.tiling.local import Sweep as Sweep
 from scumble.tiling.local import bytes_a_pixel as bytes_a_pixel
 from scumble.tiling.local import freeze as freeze
 from scumble.tiling.local import paint as paint

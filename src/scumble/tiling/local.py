@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import cascade
-from scumble.engine import GENERATOR_MULTIPLE, GENERATOR_REACH, Engine
+from scumble.engine import GENERATOR_REACH, Engine
 from scumble.style import Style
+from scumble.tiling import exact as exact_statistics
+from scumble.tiling.exact import Sweep
 from scumble.windows import ALIGNED, LEAST_TILE, Window, half, is_out_of_memory, largest_side, partition, parts, too_small
 
 log = logging.getLogger(__name__)
@@ -21,9 +23,6 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float32]
 Read = Callable[[Window], Array]
 """Pixels (h, w, 3) in [0, 1] of a window of the picture."""
-
-Sweep = Callable[[], Iterable[tuple[Window, Window, Array]]]
-"""Gives (tile, tile with overlap, the latter's pixels) for all tiles of a picture, anew at each call."""
 
 STATISTICS = ("thumbnail", "exact")
 CASCADE_REACH = 256
@@ -133,22 +132,21 @@ def freeze(
     """The statistics with which a picture is to be painted in tiles.
 
     ``thumbnail`` measures them in one pass over the reduced picture, as URST does (Chen et al. 2022, *Towards Ultra-Resolution Neural
-    Style Transfer via Thumbnail Instance Normalization*). ``exact`` are those of the full picture. Normalisations are nested: what the
-    second one measures depends on what the first one did, so one sweep over all tiles is needed for each of them. In sweep k the
-    places before k are frozen to what was found, and place k is measured in every tile's own part, overlap left out; means and
-    second moments, weighted by pixels, then add up to the picture's.
+    Style Transfer via Thumbnail Instance Normalization*). ``exact`` are those of the full picture, see :mod:`scumble.tiling.exact`.
 
     Args:
         thumbnail: (h, w, 3) in [0, 1]; the picture itself where it is held whole.
         sweeps: sweeps over the full picture, for ``exact``, in tiles of a side.
         memory: bytes that one tile may take in them.
-
-    Of methods that fuse features, the thumbnail's are all there are.
     """
     exact = statistics == "exact"
     if method != "generator":
+        tile = largest_side(memory, CASCADE_BYTES, CASCADE_REACH) if exact else 0
         maps = [
-            cascade.paint(engine, thumbnail, style, method=method, strength=s)[1] for s in ([strength] if strength >= 1 else [strength, 0])
+            exact_statistics.fusion_maps(engine, style, method, s, sweeps(tile))
+            if exact and s > 0  # maps of strength 0 change nothing
+            else cascade.paint(engine, thumbnail, style, method=method, strength=s)[1]
+            for s in ([strength] if strength >= 1 else [strength, 0])
         ]
         weights = [1.0, strength - 1]
         return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
@@ -158,34 +156,10 @@ def freeze(
     for weight, modulation in [(1.0, own + np.float32(strength) * (full - own))] + ([(strength - 1, own)] if strength < 1 else []):
         if exact:
             tile = largest_side(memory, GENERATOR_BYTES, GENERATOR_REACH)
-            passes.append((weight, modulation, _exact(engine, modulation, sweeps(tile))))
+            passes.append((weight, modulation, exact_statistics.generator_statistics(engine, modulation, sweeps(tile))))
         else:
             passes.append((weight, modulation, engine.paint(thumbnail, modulation)[1]))
     return Local(engine, tuple(passes), max(0.0, 1 - strength), style)
-
-
-def _exact(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
-    """Statistics (S,) of the whole picture, one sweep for each normalised place."""
-    found = np.zeros(2 * sum(engine.norms), np.float32)
-    known = np.zeros_like(found)
-    at = 0
-    for channels in engine.norms:
-        weight, mean, square = 0.0, np.zeros(channels), np.zeros(channels)
-        for inner, outer, pixels in sweep():
-            # the engine measures whole cells of its stride; the few rows and columns beyond the last one count nowhere, as untiled
-            inside = inner.within(outer)
-            rows, columns = (n // GENERATOR_MULTIPLE * GENERATOR_MULTIPLE for n in (inside.height, inside.width))
-            window = (inside.top, inside.top + max(rows, GENERATOR_MULTIPLE), inside.left, inside.left + max(columns, GENERATOR_MULTIPLE))
-            statistics = engine.paint(pixels, modulation, frozen=found, freeze=known, inside=window)[1]
-            m, v = (statistics[at + k * channels : at + (k + 1) * channels].astype(np.float64) for k in (0, 1))
-            share = float((window[1] - window[0]) * (window[3] - window[2]))
-            weight, mean, square = weight + share, mean + share * m, square + share * (v + m * m)
-        mean, square = mean / weight, square / weight
-        found[at : at + channels] = mean
-        found[at + channels : at + 2 * channels] = np.maximum(square - mean * mean, 0)
-        known[at : at + 2 * channels] = 1
-        at += 2 * channels
-    return found
 
 
 class Painting(Protocol):

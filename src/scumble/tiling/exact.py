@@ -1,0 +1,69 @@
+"""The statistics of a picture that is seen tile by tile: exactly those that one pass over the whole would measure.
+
+Normalisations are nested: what the second one measures depends on what the first one did. So one sweep over all tiles is needed for
+each of them. In sweep k the places before k are frozen to what was found, and place k is measured in every tile's own part, overlap left
+out; means and second moments, weighted by pixels, then add up to the picture's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scumble import cascade
+from scumble.engine import GENERATOR_MULTIPLE, Engine
+from scumble.fusion import AffineMap, Moments, affine, moments
+from scumble.style import Style
+from scumble.windows import Window
+
+Array = NDArray[np.float32]
+
+Sweep = Callable[[], Iterable[tuple[Window, Window, Array]]]
+"""Gives (tile, tile with overlap, the latter's pixels) for all tiles of a picture, anew at each call."""
+
+
+def generator_statistics(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
+    """What the generator's normalisations measure in the whole picture, (S,); one sweep for each normalised place."""
+    found = np.zeros(2 * sum(engine.norms), np.float32)
+    known = np.zeros_like(found)
+    at = 0
+    for channels in engine.norms:
+        weight, mean, square = 0.0, np.zeros(channels), np.zeros(channels)
+        for inner, outer, pixels in sweep():
+            # the engine measures whole cells of its stride; the few rows and columns beyond the last one count nowhere, as untiled
+            inside = inner.within(outer)
+            rows, columns = (n // GENERATOR_MULTIPLE * GENERATOR_MULTIPLE for n in (inside.height, inside.width))
+            window = (inside.top, inside.top + max(rows, GENERATOR_MULTIPLE), inside.left, inside.left + max(columns, GENERATOR_MULTIPLE))
+            statistics = engine.paint(pixels, modulation, frozen=found, freeze=known, inside=window)[1]
+            m, v = (statistics[at + k * channels : at + (k + 1) * channels].astype(np.float64) for k in (0, 1))
+            share = float((window[1] - window[0]) * (window[3] - window[2]))
+            weight, mean, square = weight + share, mean + share * m, square + share * (v + m * m)
+        mean, square = mean / weight, square / weight
+        found[at : at + channels] = mean
+        found[at + channels : at + 2 * channels] = np.maximum(square - mean * mean, 0)
+        known[at : at + 2 * channels] = 1
+        at += 2 * channels
+    return found
+
+
+def fusion_maps(engine: Engine, style: Style, method: str, strength: float, sweep: Sweep) -> cascade.FrozenMaps:
+    """The maps that ``method`` makes of the whole picture's moments; one sweep for each of the five levels."""
+    maps: list[AffineMap] = []
+    for level in range(5, 0, -1):
+        stride, count, first, second = 2 ** (level - 1), 0, 0.0, 0.0
+        for inner, outer, pixels in sweep():
+            features = cascade.unfused(engine, pixels, maps)
+            # as untiled: what repeats the edge up to a multiple of the stride counts nowhere
+            rows, columns = (
+                slice((start - corner) // stride, max(1, round(stop / stride)) - corner // stride)
+                for start, stop, corner in ((inner.top, inner.bottom, outer.top), (inner.left, inner.right, outer.left))
+            )
+            own = moments(features[:, rows, columns])
+            share = features[0, rows, columns].size
+            count, first = count + share, first + share * own.mean
+            second = second + share * (own.covariance + np.outer(own.mean, own.mean))
+        mean = np.asarray(first / count)
+        maps.append(affine(method, Moments(mean, second / count - np.outer(mean, mean)), style.levels[level - 1], strength))
+    return cascade.FrozenMaps(tuple(maps))
