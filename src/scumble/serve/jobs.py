@@ -191,8 +191,8 @@ class Jobs:
 
         film(
             folder / "content", self.service.blended(order.styles[0]), folder / name, stylizer=self.service.painter, steady=order.steady,
-            max_pixels=self.settings.max_pixels, overwrite=True, resume=name.rpartition(".")[2] != "gif", progress=progress,
-            stop=run.cancel.is_set, **taken,
+            max_pixels=self.settings.max_pixels, memory=self.settings.memory, overwrite=True,
+            resume=name.rpartition(".")[2] != "gif", progress=progress, stop=run.cancel.is_set, **taken,
         )  # fmt: skip
         return name, FILMS[order.format or "mp4"]
 

@@ -80,7 +80,7 @@ class Settings:
     max_pixels: int = 50_000_000
     """Of a picture, in and out."""
     memory: int | None = None
-    """Bytes that a net may take for one picture; larger ones are painted in tiles. None is the library's own, 2.5 GB."""
+    """Bytes that a net may take for one picture, or a film's frame; larger ones are painted in tiles. None is the library's own, 2.5 GB."""
     encoders: tuple[str, ...] = ()
     """What refinements may be measured in besides the eye: ``vgg16``, ``vgg19``. Their weights have to be in the cache."""
     max_steps: int = 1_000

@@ -105,6 +105,7 @@ class _FilmDesk:
                     steady=float(steady),
                     size=int(size) if size else None,
                     max_pixels=settings.max_pixels,
+                    memory=settings.memory,
                     overwrite=True,
                     progress=lambda done, total: news.put((done, total)),
                     stop=cancel.is_set,
