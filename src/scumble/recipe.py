@@ -67,7 +67,9 @@ class Request:
                 opened.append(terms[0][1] if self.refines and self.settings["encoder"] != "eye" else styles[0][1])
         return opened
 
-    def paint(self, painter: Stylizer, content: Picture, styles: Sequence[Style | Picture | str], masks: Sequence[Picture], **calls: Any) -> Picture:
+    def paint(
+        self, painter: Stylizer, content: Picture, styles: Sequence[Style | Picture | str], masks: Sequence[Picture], **calls: Any
+    ) -> Picture:
         """Paint one picture; ``calls`` are ``progress`` and ``preview`` of ``Stylizer.__call__``.
 
         A mask is brought to the size of ``content``; ``feather`` is in pixels of that.
