@@ -8,7 +8,7 @@ import pytest
 from clips import H, N, W, av, cv2, hidden, make, picture, shown, sound_of
 
 from scumble.video import open_clip
-from scumble.video.writing import available
+from scumble.video.writing import Encoding, available
 
 
 class TestFilms:
@@ -131,6 +131,31 @@ class TestFilms:
         for name in ("a.mp4", "b.mp4"):
             paint(clip, tmp_path / name, steady=0.5)
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+class TestX264:
+    @pytest.fixture(autouse=True)
+    def it_is_here(self, monkeypatch):
+        monkeypatch.setattr("scumble.video.writing.available", lambda: {"h264": "libx264"})
+
+    @pytest.mark.parametrize(
+        ("features", "told"),
+        [
+            ({"baseline": ["X86_V2"], "found": ["X86_V3", "X86_V4", "AVX512_ICL"]}, {"x264-params": "asm=avx2,fma3,bmi2"}),
+            ({"baseline": ["SSE"], "found": ["AVX2", "AVX512F", "AVX512_SKX"]}, {"x264-params": "asm=avx2,fma3,bmi2"}),
+            ({"baseline": ["X86_V2"], "found": ["X86_V3"], "not found": ["X86_V4"]}, {}),
+            ({"baseline": ["NEON"], "found": ["ASIMDHP"]}, {}),
+            ({}, {}),
+        ],
+    )
+    def test_goes_without_avx512_and_with_no_more_than_the_processor_has(self, monkeypatch, features, told):
+        monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": features})
+        options = Encoding.choose(".mp4", "h264", None).options
+        assert {key: value for key, value in options.items() if key == "x264-params"} == told
+
+    def test_an_old_numpy_that_only_prints_its_features_is_no_hindrance(self, monkeypatch):
+        monkeypatch.setattr(np, "show_config", lambda: None)
+        assert "x264-params" not in Encoding.choose(".mp4", "h264", None).options
 
 
 def test_logging_is_quiet_for_plain_films(clip, tmp_path, paint, caplog):

@@ -40,6 +40,11 @@ CODECS = {
 }
 """What can be asked for, the encoders that can do it, the best first, and their settings."""
 
+WITHOUT_AVX512 = "asm=avx2,fma3,bmi2"
+"""x264's AVX-512 code is not the same twice: fed with the same planes in one thread (x264 165, threads=1), one run in 20 to 200 gave
+other packets on a busy processor, and none in 3000 without it. With ``mbtree=0``, too, all were equal, so it is in passing costs from
+block to block; but without that films get larger. The list must hold nothing that the processor lacks, as x264 takes it at its word."""
+
 EVEN = ("h264", "h265")
 """Codecs whose pictures with halved chroma have an even number of rows and columns, and can't say that one of them is not to be shown."""
 
@@ -101,9 +106,21 @@ class Encoding:
             if not 0 <= crf <= most:
                 raise UsageError(f"crf must be between 0 and {most} for {name}; got {crf}")
             options["crf"] = str(crf)
+        if encoder == "libx264" and _has_avx512():
+            options["x264-params"] = WITHOUT_AVX512
         if encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes a page to stderr past FFmpeg's own log
         return Encoding(name, encoder, options)
+
+
+def _has_avx512() -> bool:
+    """Whether the processor has AVX-512, and so all that is in :data:`WITHOUT_AVX512`."""
+    try:
+        found: Any = np.show_config(mode="dicts")
+    except TypeError:  # NumPy 1.24 prints it only
+        return False
+    extensions = found.get("SIMD Extensions", {})
+    return any(name.startswith(("AVX512", "X86_V4")) for kind in ("baseline", "found") for name in extensions.get(kind, ()))
 
 
 def available() -> dict[str, str]:
