@@ -46,6 +46,17 @@ def test_upconv_is_bilinear_doubling_and_a_convolution(shape):
     torch.testing.assert_close(got[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2], atol=1e-5, rtol=1e-5)
 
 
+def test_upconv_takes_kernels_for_each_picture():
+    up, x = UpConv(2, 3), draw(2, 2, 9, 7)
+    with torch.no_grad():
+        up.bias.copy_(draw(3, seed=1))
+        own = draw(2, up.weight.numel(), seed=2)
+        together = up(x, own)
+        for i in range(2):
+            up.weight.copy_(own[i].reshape(up.weight.shape))
+            torch.testing.assert_close(together[i : i + 1], up(x[i : i + 1]))
+
+
 def test_upconv_sees_gradients():
     up = UpConv(2, 3)
     up(draw(1, 2, 4, 4)).square().sum().backward()
@@ -100,6 +111,18 @@ def test_fine_detail_is_what_a_blur_takes_away():
     kernel = (blur[:, None] * blur).expand(3, 1, 3, 3)
     expected = x - F.conv2d(x, kernel, padding=1, groups=3)
     torch.testing.assert_close(F.pixel_shuffle(F.conv2d(x, g.fine, stride=2, padding=1), 2), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_padding_does_not_show_at_the_border(engine, modulation):
+    pixels = noise(160, 192) * np.linspace(0.2, 1, 192, dtype=np.float32)[:, None]
+    more = 64  # mirrored beyond what the engine mirrors
+    wide = np.pad(pixels, ((more, more), (more, more), (0, 0)), "symmetric")
+    painted, statistics = engine.paint(pixels, modulation)
+    far = engine.paint(wide, modulation, statistics)[0][more:-more, more:-more]
+    difference = np.abs(painted - far).mean(2)
+    rim = np.concatenate([difference[:4].ravel(), difference[-4:].ravel(), difference[:, :4].ravel(), difference[:, -4:].ravel()])
+    assert rim.mean() < 1 / 255
+    assert rim.max() < 8 / 255
 
 
 @torch.no_grad()
@@ -190,7 +213,9 @@ def test_it_is_small_and_cheap():
             module.register_forward_hook(count)
     with torch.no_grad():
         g.paint(torch.zeros(1, 3, 64, 64), torch.zeros(1, g.modulations))
+    # matrix products, which no hook sees
     mixing = sum(o * i * 64**2 // (64 if o == g.shape.eighth else 16) for o, i in g.matrices)
+    mixing += g.up8.weight.numel() * 8**2 + g.up4.weight.numel() * 16**2
     assert 0 < (macs + mixing) / 64**2 <= 4_000
 
 
@@ -201,6 +226,33 @@ def test_every_parameter_learns():
     idle = [name for name, p in g.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     # a bias before a normalisation is taken away again by its mean
     assert all(name.endswith("bias") for name in idle), idle
+
+
+def test_the_style_makes_kernels():
+    g, style = net(), None
+    with torch.no_grad():
+        style = draw(2, g.shape.style).abs()
+        before = g.modulation(style)
+        g.kernels[-1].mul_(2)
+        moved = (g.modulation(style) - before).abs()
+    at = -3 - g.touch2.weight.numel()
+    assert (moved[:, at:-3] > 0).float().mean() > 0.99
+    assert moved[:, :at].max() == 0
+    assert (before[0, at:-3] - before[1, at:-3]).abs().max() > 0
+
+
+def test_features_beyond_the_limit_are_counted():
+    g, x = net(), torch.full((1, 3, 256, 256), 0.5)
+    m = torch.zeros(1, g.modulations)
+    spike = x.clone()
+    spike[..., 100:104, 100:104] = 0
+    with torch.no_grad():
+        within, beyond = [], []
+        g.paint(torch.rand(1, 3, 64, 64), m, excess=within)
+        g.paint(spike, m, excess=beyond)  # a normalised impulse: one place far from the mean, all others near it
+    assert len(within) == len(beyond) == len(g.norms)
+    assert within[0] == 0
+    assert beyond[0] > 0.01
 
 
 def test_the_style_reaches_the_picture():

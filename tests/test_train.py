@@ -150,6 +150,43 @@ def test_the_grid_loss_sees_a_grid_and_leaves_noise_alone() -> None:
     assert generator.grid_loss(torch.full((1, 3, 64, 64), 0.5)) == 0
 
 
+def test_what_moves_is_the_same_scene_moved() -> None:
+    scene = torch.rand(2, 3, 64, 72, generator=torch.Generator().manual_seed(0))
+    shifts = set()
+    for seed in range(8):
+        first, later, moved = generator.moved_apart(scene, torch.Generator().manual_seed(seed), 5, noise=0)
+        assert first.shape == later.shape == (2, 3, 54, 62)
+        assert generator.motion_loss(first, later, moved, border=0) == 0
+        assert generator.motion_loss(first, later, (moved[0] + 1, moved[1])) > 0.1
+        shifts.add(moved)
+    assert len(shifts) > 4
+    assert max(abs(n) for moved in shifts for n in moved) <= 5
+    noisy = generator.moved_apart(scene, torch.Generator().manual_seed(0), 5, noise=2 / 255)[1]
+    still = generator.moved_apart(scene, torch.Generator().manual_seed(0), 5, noise=0)[1]
+    assert 0.5 / 255 < float((noisy - still).std()) < 2.5 / 255
+
+
+def test_works_are_a_share_of_the_styles(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(generator.RECIPE, steps=2, warm_up=1, log_every=1)
+    with pytest.raises(InputError, match="no training pictures at"):
+        generator.train_generator(pack, eye, tmp_path / "a", recipe, shape=SMALL, size=32, batch=2, works=tmp_path / "none")
+    seen: list[int] = []
+    crops = generator.Crops
+
+    class Spy(crops):
+        def __init__(self, pictures, device="cpu") -> None:
+            seen.append(len(pictures))
+            super().__init__(pictures, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generator, "Crops", Spy)
+        for n, works in enumerate((None, pack / "content.tar")):
+            generator.train_generator(
+                pack, eye, tmp_path / str(n), recipe, shape=SMALL, size=32, batch=2, works=works, style_size=40, warm_steps=0
+            )
+    assert seen[3] > seen[1]  # contents, styles; contents, styles and works
+
+
 def test_the_balance_pulls_towards_its_target() -> None:
     balance = generator.Balance(target=0.4, weight=0.4)
     assert balance.update(0.8) > 0.4

@@ -33,7 +33,7 @@ DEVICES = {
 
 EYE_MULTIPLE = 16
 GENERATOR_MULTIPLE = 8
-GENERATOR_MARGIN = 16
+GENERATOR_MARGIN = 32
 """The generator pads its convolutions with zeros; this many mirrored pixels around the picture keep what that does outside of it."""
 GENERATOR_REACH = 128
 """With frozen statistics a painted pixel depends on nothing farther away than this many pixels: how far tiles have to overlap."""

@@ -133,6 +133,10 @@ def train_generator(
     go_on: Annotated[bool, typer.Option("--go-on", help="Start from the generator of --weights (or the installed one).")] = False,
     content_target: Annotated[float | None, typer.Option(metavar="N", help="The content distance to hold.")] = None,
     cache: Annotated[int | None, typer.Option(metavar="N", help="See so many style crops once and keep their statistics.")] = None,
+    style_size: Annotated[int | None, typer.Option(metavar="N", help="Side of the crops that styles are measured on.")] = None,
+    works: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Further style pictures, larger than the pack's.", show_default=False)
+    ] = None,
     steps: Steps = None,
     minutes: Minutes = None,
     batch: Batch = None,
@@ -153,6 +157,7 @@ def train_generator(
 
     eye = _eye(weights)
     more = _given(judge=judge, size=size, batch=batch, device=device, content_target=content_target, cache=cache, bfloat16=bfloat16)
+    more |= _given(style_size=style_size, works=works)
     if go_on:
         more |= {"start": export.load_generator(_weights_at(weights, "generator.safetensors")), "warm_steps": 0}
     if pairs is not None and teacher is not None:

@@ -20,14 +20,19 @@ from torch.nn import functional as F
 
 from scumble.errors import UsageError, unknown
 from scumble.nets.eye import Eye
-from scumble.nets.generator import Generator, Shape
+from scumble.nets.generator import MARGIN, Generator, Shape
 from scumble.nets.losses import content_loss, total_variation
 from scumble.train.data import Crops, read_pictures
 from scumble.train.loop import Recipe, fit, seeded, step_generator
 from scumble.train.teacher import Teacher
 
-STYLE_SIZE = 192
-"""Side of the crops that styles are measured on; zoomed, so that brushes of many widths are seen."""
+STYLE_ZOOM = (0.7, 1.5)
+"""Windows that styles are measured in, relative to ``style_size``: brushes of many widths are seen."""
+WORKS_SHARE = 0.15
+"""Of the crops that styles are measured on, those out of ``works``."""
+
+MOVE = 7
+"""Pixels by which a content is moved, at most, to see whether it is painted the same: a stride's worth."""
 
 RECIPE = Recipe(steps=20000, learning_rate=1e-3, warm_up=100, ema=0.995)
 
@@ -100,6 +105,27 @@ def grid_loss(painted: Tensor, tolerance: float = 1.2) -> Tensor:
     return total / 6
 
 
+def moved_apart(x: Tensor, rng: torch.Generator, reach: int = MOVE, noise: float = 2 / 255) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Two crops of (N, 3, H + 2·reach, W + 2·reach): the middle, and one (rows, columns) further on with a film camera's noise."""
+    h, w = (n - 2 * reach for n in x.shape[2:])
+    rows, columns = torch.randint(-reach, reach + 1, (2,), generator=rng).tolist()
+    other = x[:, :, reach + rows : reach + rows + h, reach + columns : reach + columns + w]
+    grain = torch.randn(other.shape, generator=rng).to(x.device) * noise
+    return x[:, :, reach : reach + h, reach : reach + w], (other + grain).clamp(0, 1), (rows, columns)
+
+
+def motion_loss(painted: Tensor, other: Tensor, moved: tuple[int, int], border: int = MARGIN) -> Tensor:
+    """Mean absolute difference of two paintings of one scene where both show it, one seen ``moved`` (rows, columns) further on.
+
+    What flickers when a camera pans: nets with strides paint a moved picture differently (Zhang 2019, "Making convolutional networks
+    shift-invariant again"). ``border`` pixels, where the padding shows, don't count.
+    """
+    (rows, columns), (h, w) = moved, painted.shape[2:]
+    top, left = border + max(rows, 0), border + max(columns, 0)
+    bottom, right = h - border + min(rows, 0), w - border + min(columns, 0)
+    return (painted[:, :, top:bottom, left:right] - other[:, :, top - rows : bottom - rows, left - columns : right - columns]).abs().mean()
+
+
 @dataclass(frozen=True)
 class Lesson:
     """Styles to paint in: the generator's input, and what the judge wants to see."""
@@ -153,6 +179,8 @@ def train_generator(
     warm_steps: int = 400,
     size: int = 128,
     batch: int = 4,
+    style_size: int = 192,
+    works: Path | None = None,
     cache: int = 0,
     content_target: float = 0.7,
     device: str = "cpu",
@@ -165,7 +193,10 @@ def train_generator(
     Args:
         judge: ``eye``, ``distilled`` or ``teacher``: in whose features losses are measured, see :class:`~scumble.train.teacher.Teacher`.
         warm_steps: first steps as an auto-encoder, the content being its own style; without them colours take thousands of steps to come.
-        size: side of the content's square crops in pixels. Larger ones paint whole pictures better: begin at 128, end at 208.
+        size: side of the content's square crops in pixels. Larger ones paint whole pictures better, as the statistics of
+            a deep level on a small crop are mostly chance: begin at 128, end with the pack's whole pictures at 288.
+        style_size: side of the crops that styles are measured on, in pixels; 288 to end with.
+        works: a folder of further styles, larger than those of the pack: there brushes are as wide as users' pictures have them.
         cache: so many style crops are seen by eye and judge once and their statistics kept (1.2 MB each);
             0 draws fresh ones in every step, the better choice on a GPU.
         content_target: the content distance to hold, see :class:`Balance`; on crops of 128 pixels it is 1.6 times that on whole pictures.
@@ -177,14 +208,20 @@ def train_generator(
     if judge != "eye" and teacher_folder is None:
         raise UsageError(f"the judge {judge!r} needs the teacher networks: name their folder with --teacher, or let the eye judge")
     contents = Crops(read_pictures(pack / "content.tar"), device)
-    styles = Crops([p for n in ("style.tar", "style_small.tar") for p in read_pictures(pack / n)], device)
+    painted_by_hand = [p for n in ("style.tar", "style_small.tar") for p in read_pictures(pack / n)]
+    if works is not None:
+        larger = read_pictures(works)
+        painted_by_hand += larger * max(1, round(WORKS_SHARE / (1 - WORKS_SHARE) * len(painted_by_hand) / len(larger)))
+    styles = Crops(painted_by_hand, device)
     last = torch.channels_last
     eye = eye.to(device).eval().requires_grad_(False).to(memory_format=last)  # pyright: ignore[reportCallIssue]
-    teacher = None if judge == "eye" or teacher_folder is None else Teacher(teacher_folder, exact=judge == "teacher").to(device).eval()
+    teacher = None
+    if judge != "eye" and teacher_folder is not None:
+        teacher = Teacher(teacher_folder, exact=judge == "teacher", padded=False).to(device).eval()
     generator = start or seeded(lambda: Generator(shape), recipe.seed)
     generator = generator.to(device).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     if start is None:
-        generator.style_mean, generator.style_std = _standardise(eye, styles)
+        generator.style_mean, generator.style_std = _standardise(eye, styles, style_size)
     balance = Balance(content_target)
 
     def cast() -> torch.autocast:
@@ -195,7 +232,7 @@ def train_generator(
             return [t if bfloat16 else t.float() for t in (eye(x) if teacher is None else teacher(x))]
 
     def drawn(n: int, rng: torch.Generator) -> Lesson:
-        y = styles.batch(n, STYLE_SIZE, rng, zoom=(0.7, 1.5)).contiguous(memory_format=last)
+        y = styles.batch(n, style_size, rng, zoom=STYLE_ZOOM).contiguous(memory_format=last)
         with torch.no_grad():
             return Lesson(style_vector(eye(y)), [moments(t) for t in seen(y)])
 
@@ -203,7 +240,8 @@ def train_generator(
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         assert isinstance(model, Generator)
-        x = contents.batch(batch, size, rng, zoom=(0.8, 2.0)).contiguous(memory_format=last)
+        x, later, moved = moved_apart(contents.batch(batch, size + 2 * MOVE, rng, zoom=(0.8, 2.0)), rng)
+        x, later = x.contiguous(memory_format=last), later.contiguous(memory_format=last)
         if step < warm_steps:
             with torch.no_grad():
                 own = style_vector(eye(x))
@@ -219,7 +257,11 @@ def train_generator(
         )
         with torch.no_grad():
             own = [style_vector(eye(x[:same]))] if same else []
-        painted = model(x, torch.cat([*own, lesson.vector]))
+        modulation = model.modulation(torch.cat([*own, lesson.vector]))
+        beyond: list[Tensor] = []
+        painted, statistics = model.paint(x, modulation, excess=beyond)
+        excess = torch.stack(beyond).sum()
+        motion = motion_loss(painted, model.paint(later, modulation, statistics, 1.0)[0], moved)
         made = [t[same:] for t in seen(painted)]
         with torch.no_grad(), cast():  # the exact relu3_1 of the content would cost as much as all the rest
             wanted = eye(x[same:])[3] if teacher is None else teacher.deep(x[same:])[0]
@@ -230,8 +272,10 @@ def train_generator(
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
         grid = grid_loss(painted[same:])
         weight = balance.update(float(content.detach()))
-        loss = 2 * style + weight * content + 4 * identity + 10 * over + 0.05 * total_variation(painted) + 0.3 * grid
-        numbers = {"style": style, "content": content, "grid": grid, "identity": 2 * identity, "over": over}
+        smooth = 0.05 * total_variation(painted) + 0.3 * grid + 2 * motion
+        loss = 2 * style + weight * content + 4 * identity + smooth + 10 * (over + excess)
+        numbers = {"style": style, "content": content, "grid": grid, "motion": motion, "identity": 2 * identity, "over": over}
+        numbers["excess"] = excess
         return loss, {k: v.detach() for k, v in numbers.items()} | {"weight": weight}
 
     def check(model: nn.Module, step: int) -> Mapping[str, float]:
@@ -247,7 +291,7 @@ def train_generator(
 
 
 @torch.no_grad()
-def _standardise(eye: Eye, styles: Crops, n: int = 512) -> tuple[Tensor, Tensor]:
+def _standardise(eye: Eye, styles: Crops, size: int, n: int = 512) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(54321)
-    v = torch.cat([style_vector(eye(styles.batch(16, STYLE_SIZE, rng, zoom=(0.7, 1.5)))) for _ in range(n // 16)])
+    v = torch.cat([style_vector(eye(styles.batch(16, size, rng, zoom=STYLE_ZOOM))) for _ in range(n // 16)])
     return v.mean(0), v.std(0).clamp_min(1e-3)
