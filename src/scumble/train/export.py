@@ -62,7 +62,9 @@ class _SelfContained(nn.Module):
             modulation = self.generator.modulation(style)
         height, width = content.shape[2], content.shape[3]
         below, right = -(height + 2 * MARGIN) % MULTIPLE, -(width + 2 * MARGIN) % MULTIPLE
-        padded = F.pad(content, (MARGIN, MARGIN + right, MARGIN, MARGIN + below), mode="reflect")
+        half = MARGIN // 2  # twice half of it: small pictures are narrower than what is to be mirrored
+        padded = F.pad(content, (half, half, half, half), mode="reflect")
+        padded = F.pad(padded, (half, half + right, half, half + below), mode="reflect")
         inside = [MARGIN // MULTIPLE, (MARGIN + height) // MULTIPLE, MARGIN // MULTIPLE, (MARGIN + width) // MULTIPLE]
         painted = self.generator.paint(padded, modulation, inside=inside)[0]
         return painted[:, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width].clamp(0, 1)
