@@ -18,7 +18,7 @@ from scumble.cli import run  # noqa: E402
 from scumble.errors import InputError, UsageError  # noqa: E402
 from scumble.nets.eye import Eye  # noqa: E402
 from scumble.nets.generator import Generator, Shape  # noqa: E402
-from scumble.train import decoder, generator, loop  # noqa: E402
+from scumble.train import decoder, generator, judge, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
 
 SMALL = Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16)
@@ -128,41 +128,41 @@ def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
 
 def test_style_distance_is_relative_and_zero_for_itself() -> None:
     f = [torch.rand(2, c, 8, 8) for c in (3, 5)]
-    target = [generator.moments(t) for t in f]
-    assert generator.style_distance(f, target, (1, 1)) == pytest.approx(0, abs=1e-6)
+    target = [judge.moments(t) for t in f]
+    assert judge.style_distance(f, target, (1, 1)) == pytest.approx(0, abs=1e-6)
     # twice the features: mean off by 1, second moments by 3, whatever the features' scale
     for scale in (1.0, 1e3):
-        made, wanted = [2 * scale * t for t in f], [generator.moments(scale * t) for t in f]
-        assert float(generator.style_distance(made, wanted, (1, 1))) == pytest.approx(4.0, rel=0.02)
+        made, wanted = [2 * scale * t for t in f], [judge.moments(scale * t) for t in f]
+        assert float(judge.style_distance(made, wanted, (1, 1))) == pytest.approx(4.0, rel=0.02)
 
 
 def test_structure_distance_is_zero_for_itself() -> None:
     f = torch.rand(2, 4, 24, 24)
-    assert generator.structure_distance(f, f) == pytest.approx(0, abs=1e-6)
-    assert generator.structure_distance(f, f.flip(3)) > 0.1
+    assert judge.structure_distance(f, f) == pytest.approx(0, abs=1e-6)
+    assert judge.structure_distance(f, f.flip(3)) > 0.1
 
 
 def test_the_grid_loss_sees_a_grid_and_leaves_noise_alone() -> None:
     noise = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     grid = torch.zeros(128, 128)
     grid[::4] = 0.1
-    assert generator.grid_loss(noise) < 0.05 < 0.2 < generator.grid_loss(noise + grid) < generator.grid_loss(noise + 3 * grid)
-    assert generator.grid_loss(torch.full((1, 3, 64, 64), 0.5)) == 0
+    assert judge.grid_loss(noise) < 0.05 < 0.2 < judge.grid_loss(noise + grid) < judge.grid_loss(noise + 3 * grid)
+    assert judge.grid_loss(torch.full((1, 3, 64, 64), 0.5)) == 0
 
 
 def test_what_moves_is_the_same_scene_moved() -> None:
     scene = torch.rand(2, 3, 64, 72, generator=torch.Generator().manual_seed(0))
     shifts = set()
     for seed in range(8):
-        first, later, moved = generator.moved_apart(scene, torch.Generator().manual_seed(seed), 5, noise=0)
+        first, later, moved = judge.moved_apart(scene, torch.Generator().manual_seed(seed), 5, noise=0)
         assert first.shape == later.shape == (2, 3, 54, 62)
-        assert generator.motion_loss(first, later, moved, border=0) == 0
-        assert generator.motion_loss(first, later, (moved[0] + 1, moved[1]), border=8) > 0.1
+        assert judge.motion_loss(first, later, moved, border=0) == 0
+        assert judge.motion_loss(first, later, (moved[0] + 1, moved[1]), border=8) > 0.1
         shifts.add(moved)
     assert len(shifts) > 4
     assert max(abs(n) for moved in shifts for n in moved) <= 5
-    noisy = generator.moved_apart(scene, torch.Generator().manual_seed(0), 5, noise=2 / 255)[1]
-    still = generator.moved_apart(scene, torch.Generator().manual_seed(0), 5, noise=0)[1]
+    noisy = judge.moved_apart(scene, torch.Generator().manual_seed(0), 5, noise=2 / 255)[1]
+    still = judge.moved_apart(scene, torch.Generator().manual_seed(0), 5, noise=0)[1]
     assert 0.5 / 255 < float((noisy - still).std()) < 2.5 / 255
 
 
@@ -188,9 +188,9 @@ def test_works_are_a_share_of_the_styles(pack: Path, eye: Eye, tmp_path: Path) -
 
 
 def test_the_balance_pulls_towards_its_target() -> None:
-    balance = generator.Balance(target=0.4, weight=0.4)
+    balance = judge.Balance(target=0.4, weight=0.4)
     assert balance.update(0.8) > 0.4
-    balance = generator.Balance(target=0.4, weight=0.4)
+    balance = judge.Balance(target=0.4, weight=0.4)
     assert balance.update(0.1) < 0.4
 
 

@@ -16,7 +16,7 @@ from scumble.nets.decoder import Decoder
 from scumble.nets.eye import Eye
 from scumble.nets.losses import content_loss
 from scumble.train.data import Crops, read_pictures
-from scumble.train.generator import moments, style_distance
+from scumble.train.judge import moments, style_distance
 from scumble.train.loop import Recipe, fit, seeded
 
 RECIPE = Recipe(steps=2000, learning_rate=2e-3, warm_up=30, ema=0.99)

@@ -16,7 +16,8 @@ from scumble.nets.generator import MARGIN, MULTIPLE, Generator
 from scumble.nets.losses import content_loss
 from scumble.picture import Picture
 from scumble.style import REFERENCE
-from scumble.train.generator import moments, structure_distance, style_distance, style_vector
+from scumble.train.generator import style_vector
+from scumble.train.judge import moments, structure_distance, style_distance
 from scumble.train.teacher import Teacher
 
 

@@ -1,0 +1,195 @@
+"""What training judges a painting by, one style or many: style, content, and all that must not show.
+
+Everything is measured in the features of a :class:`Judge`, in second moments and means, relative to the style's own, so one set of weights
+suits all styles. How much the content weighs is not a constant but a controller: it keeps the content distance at a set value, which is
+what is asked of the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scumble.nets.generator import MARGIN, Generator
+from scumble.nets.losses import content_loss, total_variation
+from scumble.train.data import Crops
+from scumble.train.teacher import Teacher
+
+JUDGES = ("eye", "distilled", "teacher")
+
+MOVE = 7
+"""Pixels by which a content is moved, at most, to see whether it is painted the same: a stride's worth."""
+
+Target = Sequence[tuple[Tensor, Tensor]]
+"""Mean (N, C) and second moment (N, C, C) at each of a judge's taps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Frozen nets: five taps from fine to coarse, where style is seen, and one, where layout is."""
+
+    taps: Callable[[Tensor], list[Tensor]]
+    layout: Callable[[Tensor], Tensor]
+    """What the content is compared in, equal to ``taps(x)[3]`` or cheaper: the teacher's exact taps would cost as much as all the rest."""
+    bfloat16: bool = False
+
+    @staticmethod
+    def of(encoder: Callable[[Tensor], list[Tensor]], bfloat16: bool = False) -> Judge:
+        """An encoder of five taps, such as the eye or a :class:`~scumble.nets.vgg.Vgg`."""
+        return Judge(encoder, lambda x: encoder(x)[3], bfloat16)
+
+    @staticmethod
+    def of_teacher(teacher: Teacher, bfloat16: bool = False) -> Judge:
+        """A teacher whose deeper taps can be had by themselves."""
+        return Judge(teacher, lambda x: teacher.deep(x)[0], bfloat16)
+
+    def cast(self, x: Tensor) -> torch.autocast:
+        """The precision in which nets run on the device of ``x``; losses stay in float32."""
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def seen(self, x: Tensor) -> list[Tensor]:
+        """The taps of (N, 3, H, W) in [0, 1]."""
+        with self.cast(x):
+            return [t if self.bfloat16 else t.float() for t in self.taps(x)]
+
+    @torch.no_grad()
+    def target(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What a painting in the style of ``x`` (N, 3, H, W) should measure."""
+        return [moments(t) for t in self.seen(x)]
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Contents (N, 3, H, W), the same seen a moment ``later``, and by how many (rows, columns) it has ``moved``."""
+
+    contents: Tensor
+    later: Tensor
+    moved: tuple[int, int]
+
+    @staticmethod
+    def drawn(contents: Crops, n: int, size: int, rng: torch.Generator) -> Views:
+        """Of random crops."""
+        x, later, moved = moved_apart(contents.batch(n, size + 2 * MOVE, rng, zoom=(0.8, 2.0)), rng)
+        last = torch.channels_last
+        return Views(x.contiguous(memory_format=last), later.contiguous(memory_format=last), moved)
+
+
+def painting_loss(
+    generator: Generator, judge: Judge, views: Views, modulation: Tensor, target: Target, balance: Balance, same: int = 0
+) -> tuple[Tensor, dict[str, Tensor | float], Tensor]:
+    """Paint ``views`` with ``modulation`` (N, M); the loss, its parts by name, and the paintings (N, 3, H, W).
+
+    The first ``same`` of them are not compared with content and ``target`` (which has N − ``same``, or 1 for all).
+    """
+    beyond: list[Tensor] = []
+    painted, statistics = generator.paint(views.contents, modulation, excess=beyond)
+    excess = torch.stack(beyond).sum()
+    motion = motion_loss(painted, generator.paint(views.later, modulation, statistics, 1.0)[0], views.moved)
+    made = [t[same:] for t in judge.seen(painted)]
+    with torch.no_grad(), judge.cast(painted):
+        wanted = judge.layout(views.contents[same:])
+    content = content_loss(made[3].float(), wanted.float())
+    with judge.cast(painted):
+        style = style_distance(made, target)
+    over = (painted - painted.clamp(0, 1)).square().mean()
+    grid = grid_loss(painted[same:])
+    weight = balance.update(float(content.detach()))
+    loss = 2 * style + weight * content + 0.05 * total_variation(painted) + 0.3 * grid + 2 * motion + 10 * (over + excess)
+    parts = {"style": style, "content": content, "grid": grid, "motion": motion, "over": over, "excess": excess}
+    return loss, {k: v.detach() for k, v in parts.items()} | {"weight": weight}, painted
+
+
+def moments(f: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, C, H, W) -> mean (N, C) and second moment (N, C, C)."""
+    flat = f.flatten(2)
+    # divided first: in half precision's formats the sum would lose more than the share does
+    return flat.mean(2).float(), (flat @ (flat / flat.shape[2]).transpose(1, 2)).float()
+
+
+def style_distance(made: list[Tensor], target: Target, weights: tuple[float, ...] = (1, 1, 1, 1, 1)) -> Tensor:
+    """Mean over the levels of |m−m'|/|m'| + |M−M'|/|M'|, M the second moments (N, C, C): 0 = same statistics.
+
+    The norms are not squared (as Gatys et al. 2016 have it): near the goal a square stops pushing.
+    """
+    total = made[0].new_zeros(())
+    for w, f, (m, g) in zip(weights, made, target, strict=True):
+        mean, gram = moments(f)
+        total = (
+            total
+            + w
+            * (
+                (mean - m).norm(dim=1) / (m.norm(dim=1) + 1e-4) + (gram - g).flatten(1).norm(dim=1) / (g.flatten(1).norm(dim=1) + 1e-4)
+            ).mean()
+        )
+    return total / sum(weights)
+
+
+def structure_distance(made: Tensor, content: Tensor, cells: int = 12, temperature: float = 0.1) -> Tensor:
+    """Kullback-Leibler divergence of self-similarity maps on a grid of cells (after CFSD, Chung et al. 2024)."""
+
+    def logs(f: Tensor) -> Tensor:
+        f = F.adaptive_avg_pool2d(f, cells).flatten(2).transpose(1, 2)
+        f = F.normalize(f - f.mean(1, keepdim=True), dim=2)
+        return F.log_softmax(f @ f.transpose(1, 2) / temperature, 2)
+
+    p, q = logs(made), logs(content)
+    return (p.exp() * (p - q)).sum(2).mean()
+
+
+def grid_loss(painted: Tensor, tolerance: float = 1.2) -> Tensor:
+    """How far the spectrum of (N, 3, H, W) sticks out at periods of 2, 4 and 8 pixels over the lines beside them.
+
+    The logarithm of the ratio, beyond a ``tolerance`` that photographs have as well; mean over axes and periods.
+    """
+    y = painted.mean(1)
+    y = y - y.mean((1, 2), keepdim=True)
+    windows = [torch.hann_window(n, device=y.device) for n in y.shape[1:]]
+    power = torch.fft.fft2(y * windows[0][:, None] * windows[1]).abs().square()
+    total = painted.new_zeros(())
+    for axis in (1, 2):
+        line = power.mean(3 - axis)
+        n = line.shape[1]
+        for period in (p for p in (2, 4, 8) if n // p >= 6):  # lines beside it there must be
+            k = n // period
+            beside = torch.cat([line[:, k - 6 : k - 2], line[:, k + 3 : min(k + 7, n)]], 1).mean(1)
+            total = total + F.relu((line[:, k - 1 : k + 2].amax(1) / (beside + 1e-8)).clamp_min(1e-3).log() - math.log(tolerance)).mean()
+    return total / 6
+
+
+def moved_apart(x: Tensor, rng: torch.Generator, reach: int = MOVE, noise: float = 2 / 255) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Two crops of (N, 3, H + 2·reach, W + 2·reach): the middle, and one (rows, columns) further on with a film camera's noise."""
+    h, w = (n - 2 * reach for n in x.shape[2:])
+    rows, columns = torch.randint(-reach, reach + 1, (2,), generator=rng).tolist()
+    other = x[:, :, reach + rows : reach + rows + h, reach + columns : reach + columns + w]
+    grain = torch.randn(other.shape, generator=rng).to(x.device) * noise
+    return x[:, :, reach : reach + h, reach : reach + w], (other + grain).clamp(0, 1), (rows, columns)
+
+
+def motion_loss(painted: Tensor, other: Tensor, moved: tuple[int, int], border: int = MARGIN) -> Tensor:
+    """Mean absolute difference of two paintings of one scene where both show it, one seen ``moved`` (rows, columns) further on.
+
+    What flickers when a camera pans: nets with strides paint a moved picture differently (Zhang 2019, "Making convolutional networks
+    shift-invariant again"). ``border`` pixels, where the padding shows, don't count.
+    """
+    (rows, columns), (h, w) = moved, painted.shape[2:]
+    top, left = border + max(rows, 0), border + max(columns, 0)
+    bottom, right = h - border + min(rows, 0), w - border + min(columns, 0)
+    return (painted[:, :, top:bottom, left:right] - other[:, :, top - rows : bottom - rows, left - columns : right - columns]).abs().mean()
+
+
+class Balance:
+    """The content's weight, steered so that the content distance stays at ``target`` (an integral controller)."""
+
+    def __init__(self, target: float, weight: float = 0.4) -> None:
+        self.target = target
+        self.memory = {"content_weight": weight}
+
+    def update(self, distance: float) -> float:
+        """The weight for the next step, after ``distance`` in this one."""
+        self.memory["content_weight"] = min(10.0, max(0.05, self.memory["content_weight"] * math.exp(0.05 * (distance - self.target))))
+        return self.memory["content_weight"]
