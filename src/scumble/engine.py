@@ -118,9 +118,22 @@ class Engine:
         """
         return tuple(int(c) for c in self._generator.get_modelmeta().custom_metadata_map["norms"].split())
 
-    def modulation(self, style_vector: Array) -> Array:
-        """Style vector (736,) -> what it sets in the generator: gains, biases, mixing matrices (M,)."""
-        return _run(self._modulator, {"style": style_vector[None].astype(np.float32)})[0][0]
+    @cached_property
+    def generator_id(self) -> str:
+        """Names the generator's weights: what was tuned for one does not fit another."""
+        return self._generator.get_modelmeta().custom_metadata_map["id"]
+
+    def modulation(self, style_vector: Array, offset: Array | None = None) -> Array:
+        """Style vector (736,) -> what it sets in the generator: gains, biases, mixing matrices, kernels (M,).
+
+        ``offset`` (T,) is added to all of that but the mixing matrices, which lie in the middle.
+        """
+        found: Array = _run(self._modulator, {"style": style_vector[None].astype(np.float32)})[0][0]
+        if offset is not None:
+            first = 2 * sum(self.norms)
+            found[:first] += offset[:first]
+            found[first - len(offset) :] += offset[first:]
+        return found
 
     def paint(
         self,

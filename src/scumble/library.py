@@ -90,13 +90,17 @@ def _suggest(name: str, known: Mapping[str, Entry]) -> str:
     )
 
 
-def statistics(name: str) -> dict[str, NDArray[np.floating]]:
-    """The tensors of a built-in style: ``mean1``, ``std1``, ``correlation1`` (upper triangle, half precision) … of levels 1 to 5."""
+def tensors(name: str) -> tuple[dict[str, NDArray[np.floating]], str]:
+    """Those of a built-in style, and the generator that it was tuned for, if it was.
+
+    ``mean1``, ``std1``, ``correlation1`` (upper triangle, half precision) … of levels 1 to 5; ``tuning``, if it was.
+    """
     from safetensors import safe_open
 
     prefix = f"{name}/"
     with safe_open(os.fspath(weight_path(BUILT_IN)), framework="np") as f:
-        return {key[len(prefix) :]: f.get_tensor(key) for key in f.keys() if key.startswith(prefix)}  # noqa: SIM118  (not a dict)
+        found = {key[len(prefix) :]: f.get_tensor(key) for key in f.keys() if key.startswith(prefix)}  # noqa: SIM118  (not a dict)
+        return found, f.metadata().get("generator", "")
 
 
 def check_name(name: str) -> str:

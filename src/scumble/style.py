@@ -6,7 +6,9 @@ apply to as many pictures as you like.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +26,21 @@ from scumble.picture import SUFFIXES, Picture
 if TYPE_CHECKING:
     from scumble.engine import Engine
 
+log = logging.getLogger(__name__)
+
 REFERENCE = 720
 """Styles are measured at the size of a square with sides of this many pixels (smaller pictures at their own): the brush of a
 style has the same width whichever file it came from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """What a generator learnt for one style beyond what it predicts from the statistics; see :mod:`scumble.train.tuning`."""
+
+    offset: NDArray[np.float16]
+    """(T,): see :meth:`scumble.engine.Engine.modulation`."""
+    generator: str
+    """The weights that it was learnt with: :attr:`scumble.engine.Engine.generator_id`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +51,7 @@ class Style:
     name: str = ""
     about: dict[str, str] = field(default_factory=dict)
     """Title, artist, year and whatever else is known."""
+    tuning: Tuning | None = None
 
     @staticmethod
     def from_image(source: str | os.PathLike[str] | bytes | Picture, *, name: str = "", engine: Engine | None = None) -> Style:
@@ -70,7 +85,8 @@ class Style:
         if found.path is not None:
             return replace(Style.load(found.path), name=found.name)
         about = {k: getattr(found, k) for k in ("title", "artist", "year", "medium", "group") if getattr(found, k)}
-        return Style(_unpack(library.statistics(found.name)), found.name, about)
+        tensors, generator = library.tensors(found.name)
+        return Style(_unpack(tensors), found.name, about, _tuning(tensors, generator))
 
     @staticmethod
     def open(source: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
@@ -94,6 +110,29 @@ class Style:
         """Mean and standard deviation of every channel, level by level: (736,), what the generator is steered by."""
         return np.concatenate([part for m in self.levels for part in (m.mean, m.std)]).astype(np.float32)
 
+    @property
+    def digest(self) -> str:
+        """Names all that decides what is painted, the name aside."""
+        whole = hashlib.blake2b(digest_size=16)
+        for level in self.levels:
+            whole.update(level.mean.tobytes())
+            whole.update(level.covariance.tobytes())
+        if self.tuning is not None:
+            whole.update(self.tuning.generator.encode() + self.tuning.offset.tobytes())
+        return whole.hexdigest()
+
+    def modulation(self, engine: Engine) -> NDArray[np.float32]:
+        """What the style sets in the generator (M,): predicted from its statistics, and what it was tuned by.
+
+        A tuning for other weights than the ``engine`` has is left out, with a warning.
+        """
+        if self.tuning is None:
+            return engine.modulation(self.vector)
+        if self.tuning.generator != engine.generator_id:
+            log.warning("the style %s was tuned for another generator: painted as if it were not; tune it again", self.name or "given")
+            return engine.modulation(self.vector)
+        return engine.modulation(self.vector, self.tuning.offset.astype(np.float32))
+
     def __mul__(self, weight: float) -> Blend:
         return Blend(((float(weight), self),))
 
@@ -107,14 +146,18 @@ class Style:
         return self
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a ``.style`` file (safetensors, about 80 KB): exact to float32."""
+        """Write a ``.style`` file (safetensors, about 80 KB, tuned 90): exact to float32."""
         from safetensors.numpy import save
 
         path = Path(path)
         if path.suffix != ".style":
             raise UsageError(f"a style is saved in a file that ends in .style; got {path.name!r}")
         metadata = {"format": "scumble-style-1", "name": self.name, "about": json.dumps(self.about)}
-        _write(path, save(pack(self.levels, np.float32), metadata), overwrite)
+        tensors = pack(self.levels, np.float32)
+        if self.tuning is not None:
+            tensors["tuning"] = self.tuning.offset
+            metadata["generator"] = self.tuning.generator
+        _write(path, save(tensors, metadata), overwrite)
         return path
 
     @staticmethod
@@ -131,7 +174,8 @@ class Style:
                 tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (not a dict)
             if metadata.get("format") != "scumble-style-1":
                 raise InputError(f"{path} is not a style file of this version; make it again with `scumble styles add`")
-            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]))
+            tuning = _tuning(tensors, metadata.get("generator", ""))
+            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]), tuning)
         except (SafetensorError, KeyError, ValueError, OSError) as e:
             raise InputError(f"{path} is not a style file, or it is damaged; make it again with `scumble styles add`") from e
 
@@ -166,7 +210,21 @@ class Blend:
         styles = [s for _, s in self.terms]
         total = sum(weights)
         name = "+".join(f"{w / total:.3g}*{s.name or 'style'}" for w, s in self.terms)
-        return Style(tuple(barycenter([s.levels[k] for s in styles], weights) for k in range(5)), name)
+        return Style(tuple(barycenter([s.levels[k] for s in styles], weights) for k in range(5)), name, tuning=blended_tuning(self.terms))
+
+
+def blended_tuning(terms: Sequence[tuple[float, Style]]) -> Tuning | None:
+    """The weighted mean of what styles were tuned by, those that were not counting as 0.
+
+    None where none was. If not all were for one generator, only the first one's count.
+    """
+    tuned = [(weight, style.tuning) for weight, style in terms if style.tuning is not None]
+    if not tuned:
+        return None
+    generator = tuned[0][1].generator
+    total = sum(weight for weight, _ in terms)
+    shares = [np.float32(weight / total) * t.offset.astype(np.float32) for weight, t in tuned if t.generator == generator]
+    return Tuning(np.sum(shares, axis=0).astype(np.float16), generator)
 
 
 def at_reference(picture: Picture) -> Picture:
@@ -200,6 +258,10 @@ def _unpack(tensors: dict[str, NDArray[np.floating]]) -> tuple[Moments, ...]:
         correlation.T[upper] = tensors[f"correlation{k}"]
         levels.append(Moments(mean, correlation * np.outer(std, std)))
     return tuple(levels)
+
+
+def _tuning(tensors: dict[str, NDArray[np.floating]], generator: str) -> Tuning | None:
+    return Tuning(tensors["tuning"].astype(np.float16), generator) if "tuning" in tensors else None
 
 
 def is_name(source: str | os.PathLike[str]) -> bool:

@@ -221,7 +221,7 @@ class Stylizer:
         """One pass of ``method``, as the nets give it."""
         if method != "generator":
             return cascade.paint(self.engine, pixels, style, method=method, strength=strength)[0]
-        modulation = self.engine.modulation(style.vector)
+        modulation = style.modulation(self.engine)
         if strength != 1.0:
             own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)
             modulation = own + np.float32(strength) * (modulation - own)

@@ -65,13 +65,14 @@ class Reporter:
 
     def step(self, done: int, total: int, loss: float) -> None:
         """Progress of a refinement. KeyboardInterrupt if the user wants it to end: it does, with the best so far."""
-        if self._bar is not None:
-            if self._steps is None:
-                self._steps = self._bar.add_task("refining", total=total)
-            self._bar.update(self._steps, completed=done)
+        self._advance("refining", done, total)
         if self.stopping and done < total:
             self.cut = done
             raise KeyboardInterrupt
+
+    def practised(self, done: int, total: int, _loss: float) -> None:
+        """Progress of tuning to a style."""
+        self._advance("practising", done, total)
 
     def planned(self, source: str, plan: Plan, height: int, width: int) -> None:
         """A large picture is about to be painted in tiles."""
@@ -121,6 +122,13 @@ class Reporter:
             table.add_row(source, reason)
         # in a log, or piped into grep, a failure is one line however long
         Console(stderr=True, width=None if sys.stderr.isatty() else 10_000, markup=False, highlight=False).print(table)
+
+    def _advance(self, what: str, done: int, total: int) -> None:
+        if self._bar is None:
+            return
+        if self._steps is None:
+            self._steps = self._bar.add_task(what, total=total)
+        self._bar.update(self._steps, completed=done)
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
         if not self._refining or self.stopping:

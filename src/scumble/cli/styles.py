@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scumble.cli.commands import HelpfulGroup
-from scumble.errors import MissingExtraError, UsageError
+from scumble.errors import InputError, MissingExtraError, UsageError, in_range
 
 if TYPE_CHECKING:
     from scumble.picture import Picture
+    from scumble.style import Style
 
 app = typer.Typer(cls=HelpfulGroup, help="List the styles that have a name, and add your own.")
 
@@ -75,23 +76,22 @@ def show(
         typer.echo(f"{key:<8} {value}")
     if output is None:
         return
+    from scumble.picture import Picture
     from scumble.stylizer import Stylizer
 
-    content = _sample_photo(photo)
+    content = _sample_photos("astronaut")[0] if photo is None else Picture.open(photo)
     Stylizer()(content, style, size=min(THUMBNAIL, max(content.size))).save(output, overwrite=overwrite)
     typer.echo(f"{'sample':<8} {output}")
 
 
-def _sample_photo(photo: Path | None) -> Picture:
+def _sample_photos(*names: str) -> list[Picture]:
     from scumble.picture import Picture
 
-    if photo is not None:
-        return Picture.open(photo)
     try:
         from skimage import data
     except ImportError as error:
-        raise MissingExtraError('there is no photograph to paint: give one with --photo FILE, or pip install "scumble[demo]"') from error
-    return Picture.from_array(data.astronaut())
+        raise MissingExtraError('there is no photograph at hand: give one with --photo(s), or pip install "scumble[demo]"') from error
+    return [Picture.from_array(getattr(data, name)()) for name in names]
 
 
 @app.command()
@@ -105,6 +105,14 @@ def add(
     title: Annotated[str, typer.Option(metavar="TEXT", help="Of the work.", show_default=False)] = "",
     artist: Annotated[str, typer.Option(metavar="TEXT", help="Who made it.", show_default=False)] = "",
     year: Annotated[str, typer.Option(metavar="TEXT", help="When.", show_default=False)] = "",
+    tune: Annotated[bool, typer.Option("--tune", help="Practise it on photographs, to paint it better (needs PyTorch; a minute).")] = False,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Photographs or folders to practise on. Default: four that come with scikit-image.", show_default=False
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="How long to practise.  [default: 120]", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a style of your own that has this name.")] = False,
 ) -> None:
     """Give a style a name: it is encoded once and kept among your own styles."""
@@ -114,13 +122,40 @@ def add(
     from scumble.style import Style, pictures_in
 
     library.check_name(name)
+    if not tune and (photos or steps is not None):
+        raise UsageError("--photos and --steps are for practising; add --tune")
+    if steps is not None:
+        in_range("steps", steps, 1, 100_000)
+    path = library.user_folder() / f"{name}.style"
+    if path.exists() and not overwrite:  # before a minute's work and not after it
+        raise InputError(f"you have a style {name} already; choose another name, or replace it with --overwrite")
     pictures = [picture for work in works for picture in (pictures_in(work) if work.is_dir() else [work])]
     style = Style.from_pictures(pictures)
+    if tune:
+        style = _tuned(style, photos or [], steps)
     about = {key: text for key, text in (("title", title), ("artist", artist), ("year", year)) if text}
-    folder = library.user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = replace(style, name=name, about=about).save(folder / f"{name}.style", overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(style, name=name, about=about).save(path, overwrite=overwrite)
     typer.echo(f"{name} is in {path}")
+
+
+def _tuned(style: Style, places: list[Path], steps: int | None) -> Style:
+    from dataclasses import replace
+
+    from scumble.cli.reporter import Reporter
+    from scumble.picture import Picture
+    from scumble.style import pictures_in
+
+    try:
+        from scumble.train.tuning import RECIPE, tune_by_eye
+    except ImportError as error:
+        raise MissingExtraError('--tune needs PyTorch: pip install "scumble[torch]"') from error
+    paths = [path for place in places for path in (pictures_in(place) if place.is_dir() else [place])]
+    photos = [Picture.open(path) for path in paths] or _sample_photos("astronaut", "coffee", "chelsea", "rocket")
+    recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
+    reporter = Reporter()
+    with reporter.running(1):
+        return tune_by_eye(style, photos, recipe, reporter.practised)
 
 
 @app.command()

@@ -29,6 +29,13 @@ Minutes = Annotated[float | None, typer.Option(metavar="N", help="Stop, with a c
 Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures a step.")]
 Size = Annotated[int | None, typer.Option(metavar="N", help="Side of the square crops in pixels.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of all that is drawn at random.")]
+Judging = Annotated[
+    str | None,
+    typer.Option(metavar="eye|distilled|teacher", help="Whose features the losses are measured in: best distilled, then teacher."),
+]
+JudgesFolder = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files: for judges but the eye, and for --pairs.", show_default=False)
+]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")]
 BFloat16 = Annotated[
     bool, typer.Option("--bfloat16", help="Run the nets in bfloat16: a third less time on GPUs and on processors that have it.")
@@ -119,14 +126,8 @@ def train_generator(
     *,
     pack: Pack,
     out: Out,
-    judge: Annotated[
-        str | None,
-        typer.Option(metavar="eye|distilled|teacher", help="Whose features the losses are measured in: best distilled, then teacher."),
-    ] = None,
-    teacher: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="The VGG-19 files: for judges but the eye, and for --pairs.", show_default=False),
-    ] = None,
+    judge: Judging = None,
+    teacher: JudgesFolder = None,
     pairs: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Validate on these pairs of pictures and keep the best.", show_default=False)
     ] = None,
@@ -147,10 +148,9 @@ def train_generator(
     weights: Weights = None,
 ) -> None:
     """Train the generator: any style in one pass."""
-    if judge not in (None, "eye", "distilled", "teacher"):
-        raise UsageError(unknown("judge", judge, ("eye", "distilled", "teacher")))
-    if teacher is None and (judge in ("distilled", "teacher") or pairs is not None):
-        raise UsageError("--judge distilled, --judge teacher and --pairs need --teacher FOLDER")
+    _check_judge(judge, teacher)
+    if teacher is None and pairs is not None:
+        raise UsageError("--pairs needs --teacher FOLDER")
     _begin()
     from scumble.train import export
     from scumble.train.generator import RECIPE, train_generator
@@ -171,19 +171,53 @@ def train_generator(
         _write_manifest(weights, ("generator", "modulator"), out)
 
 
-@app.command("library")
+@app.command("library", cls=defaults_from("scumble.train.tuning:RECIPE", "scumble.train.tuning:tune", "scumble.train.library:tune_works"))
 def train_library(
     gallery: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Pictures and their gallery.csv (name, title, artist, ...).", show_default=False)
     ],
+    *,
     weights: Annotated[Path, typer.Option(metavar="FOLDER", help="Write the library and the manifest there.", show_default=False)],
+    tuned: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Tunings that go with the styles; with --pack, those that it lacks are made.", show_default=False
+        ),
+    ] = None,
+    pack: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Photographs to practise on: content.tar, or a folder of it.", show_default=False)
+    ] = None,
+    judge: Judging = None,
+    teacher: JudgesFolder = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    batch: Batch = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    bfloat16: BFloat16 = False,
 ) -> None:
-    """Measure the built-in styles with the eye."""
+    """Measure the built-in styles with the eye, and tune the generator to them."""
+    _check_judge(judge, teacher)
+    if pack is not None and tuned is None:
+        raise UsageError("--pack is what tunings are made from; say with --tuned FOLDER where they go")
     _begin()
-    from scumble.train.library import build_library
+    from scumble.train.library import build_library, tune_works
+    from scumble.train.tuning import RECIPE
 
-    typer.echo(f"{build_library(gallery, _made(weights))} styles")
+    if pack is not None and tuned is not None:
+        more = _given(judge=judge, size=size, batch=batch, device=device)
+        done = tune_works(gallery, tuned, pack, _recipe(RECIPE, steps, minutes, seed), teacher=teacher, bfloat16=bfloat16, **more)
+        typer.echo(f"{done} tuned")
+    typer.echo(f"{build_library(gallery, _made(weights), tuned=tuned)} styles")
     _write_manifest(weights, ("library",), gallery)
+
+
+def _check_judge(judge: str | None, teacher: Path | None) -> None:
+    if judge not in (None, "eye", "distilled", "teacher"):
+        raise UsageError(unknown("judge", judge, ("eye", "distilled", "teacher")))
+    if teacher is None and judge in ("distilled", "teacher"):
+        raise UsageError("--judge distilled and --judge teacher need --teacher FOLDER")
 
 
 def _begin() -> None:

@@ -209,12 +209,20 @@ class Generator(nn.Module):
         return [*(c for n in self.norms for c in (n, n)), *(o * i for o, i in self.matrices), *(c.weight.numel() for c in self.ways), 3]
 
     @property
+    def tunable(self) -> int:
+        """Length of an offset: the modulations but for the mixing matrices, which lie in the middle."""
+        return self.modulations - sum(o * i for o, i in self.matrices)
+
+    @property
     def statistics(self) -> int:
         """Length of the statistics vector: mean and variance of every normalised channel."""
         return 2 * sum(self.norms)
 
-    def modulation(self, style: Tensor) -> Tensor:
-        """Style vectors (N, 736), mean then standard deviation level by level -> gains, biases, mixing matrices and kernels (N, M)."""
+    def modulation(self, style: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Style vectors (N, 736), mean then standard deviation level by level -> gains, biases, mixing matrices and kernels (N, M).
+
+        ``offset`` (N, T) is what was learnt for a style beyond that, see :mod:`scumble.train.tuning`.
+        """
         z = ((style - self.style_mean) / self.style_std).clamp(-6, 6)
         z = F.relu(self.style1(z))
         z = F.relu(self.style2(z))
@@ -230,7 +238,12 @@ class Generator(nn.Module):
             parts.append((block.mix + a @ b).flatten(1))
         shares = self.shares(z).split(self.shape.kernels, 1)
         parts += [way.weight.flatten() + share @ kernels for way, share, kernels in zip(self.ways, shares, self.kernels, strict=True)]
-        return torch.cat([*parts, gains[:, -3:]], 1)
+        found = torch.cat([*parts, gains[:, -3:]], 1)
+        if offset is None:
+            return found
+        first = 2 * sum(self.norms)
+        untouched = offset.new_zeros(len(offset), self.modulations - self.tunable)
+        return found + torch.cat([offset[:, :first], untouched, offset[:, first:]], 1)
 
     def paint(
         self,

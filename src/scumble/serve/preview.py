@@ -7,7 +7,6 @@ that size, its features and statistics, what the nets can't give back of it, and
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -166,13 +165,13 @@ class Previewer:
             detail = self._derived.get((*place, "detail"), lambda: content.pixels - _resized_quickly(pixels, *content.size))
             return np.clip(painted + detail, 0.0, 1.0)
 
-        return self._derived.get((*place, "painted", method, strength, _digest(style)), paint)
+        return self._derived.get((*place, "painted", method, strength, style.digest), paint)
 
     def _draft(self, place: tuple[Any, ...], pixels: Array, style: Style, method: str, strength: float) -> Array:
         """As the Stylizer paints a draft, with what depends on the content alone kept; a test holds both together."""
         engine = self.painter.engine
         if method == "generator":
-            modulation = engine.modulation(style.vector)
+            modulation = style.modulation(engine)
             own = modulation if strength == 1.0 else self._derived.get((*place, "own"), lambda: self._own(pixels))
             modulation = own + np.float32(strength) * (modulation - own)
             painted = self._timed("generator", pixels, lambda: engine.paint(pixels, modulation)[0])
@@ -230,14 +229,6 @@ def _kind(method: str) -> str:
 
 def _bytes(derived: Array | Sequence[Array]) -> float:
     return float(derived.nbytes if isinstance(derived, np.ndarray) else sum(array.nbytes for array in derived))
-
-
-def _digest(style: Style) -> bytes:
-    whole = hashlib.blake2b(digest_size=16)
-    for level in style.levels:
-        whole.update(level.mean.tobytes())
-        whole.update(level.covariance.tobytes())
-    return whole.digest()
 
 
 def _resized_quickly(pixels: Array, height: int, width: int) -> Array:

@@ -141,7 +141,7 @@ class PaintService:
             return Style.from_image(picture, engine=self.painter.engine)
 
     def _modulation(self, name: str) -> Array:
-        return self._modulations.get(name, lambda: self.painter.engine.modulation(self.style(name).vector))
+        return self._modulations.get(name, lambda: self.style(name).modulation(self.painter.engine))
 
     # Painting -------------------------------------------------------------------------------------------------------------
 

@@ -158,7 +158,7 @@ def freeze(
         ]
         weights = [1.0, strength - 1]
         return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
-    full = engine.modulation(style.vector)
+    full = style.modulation(engine)
     own = full if strength == 1.0 else engine.modulation(Style(cascade.content_moments(engine, thumbnail)).vector)
     passes: list[tuple[float, Array | None, Array | cascade.FrozenMaps]] = []
     for weight, modulation in [(1.0, own + np.float32(strength) * (full - own))] + ([(strength - 1, own)] if strength < 1 else []):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scumble.engine import Engine
 from scumble.errors import ScumbleError
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
@@ -79,6 +80,11 @@ def load_generator(path: Path = FOLDER / "generator.safetensors") -> Generator:
     return generator.eval()
 
 
+def generator_id(path: Path = FOLDER / "generator.safetensors") -> str:
+    """Names the weights in a file: what was tuned for some fits no others."""
+    return sha256(path)[:16]
+
+
 def export_self_contained(path: Path, style: Style | None = None) -> float:
     """One ONNX file that needs nothing of this library: pixels in, painted pixels out; checked against PyTorch.
 
@@ -91,9 +97,8 @@ def export_self_contained(path: Path, style: Style | None = None) -> float:
     import onnxruntime as ort
 
     generator = load_generator()
-    vector = torch.from_numpy(style.vector)[None] if style is not None else torch.rand(1, generator.shape.style)
-    with torch.no_grad():
-        net = _SelfContained(generator, generator.modulation(vector) if style is not None else None).eval()
+    vector = torch.rand(1, generator.shape.style)
+    net = _SelfContained(generator, None if style is None else torch.from_numpy(style.modulation(Engine("cpu")))[None]).eval()
     with_style = () if style is not None else (vector,)
     part = path.with_name(f".{path.name}.part")
     names = ["content", "style"][: 1 + len(with_style)]
@@ -142,9 +147,11 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
     """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``.
 
     The first takes content, modulation, frozen, freeze, inside and gives painted, statistics; see
-    :meth:`~scumble.nets.generator.Generator.paint`. The channels of its normalised places are metadata, ``norms``.
+    :meth:`~scumble.nets.generator.Generator.paint`. Metadata: ``norms`` are the channels of its normalised places, ``id`` is
+    :func:`generator_id`.
     """
     halved(generator)
+    _safetensors(generator, folder / "generator.safetensors")
     style = torch.rand(1, generator.shape.style)
     with torch.no_grad():
         modulation = generator.modulation(style)
@@ -157,10 +164,9 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
         ["content", "modulation", "frozen", "freeze", "inside"],
         ["painted", "statistics"],
         ["content", "painted"],
-        {"norms": " ".join(map(str, generator.norms))},
+        {"norms": " ".join(map(str, generator.norms)), "id": generator_id(folder / "generator.safetensors")},
     )
     _onnx(_Modulator(generator), (style,), folder / "modulator.onnx", ["style"], ["modulation"], [])
-    _safetensors(generator, folder / "generator.safetensors")
 
 
 def write_manifest(origins: Mapping[str, str], folder: Path = FOLDER) -> None:

@@ -14,13 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scumble.errors import UsageError, unknown
 from scumble.nets.eye import Eye
 from scumble.nets.generator import Generator, Shape
 from scumble.train.data import Crops, read_pictures
-from scumble.train.judge import JUDGES, Balance, Judge, Views, painting_loss
+from scumble.train.judge import Balance, Judge, Views, painting_loss
 from scumble.train.loop import Recipe, fit, seeded, step_generator
-from scumble.train.teacher import Teacher
 
 STYLE_ZOOM = (0.7, 1.5)
 """Windows that styles are measured in, relative to ``style_size``: brushes of many widths are seen."""
@@ -102,22 +100,15 @@ def train_generator(
         bfloat16: networks (not losses) in bfloat16: on GPUs, and on processors that have it, a third less time.
         validate: called with the moving average and the eye; see :meth:`scumble.train.validation.Pairs.validate`.
     """
-    if judge not in JUDGES:
-        raise UsageError(unknown("judge", judge, JUDGES))
-    if judge != "eye" and teacher_folder is None:
-        raise UsageError(f"the judge {judge!r} needs the teacher networks: name their folder with --teacher, or let the eye judge")
+    last = torch.channels_last
+    eye = eye.to(device).eval().requires_grad_(False).to(memory_format=last)  # pyright: ignore[reportCallIssue]
+    watching = Judge.named(judge, teacher_folder, device, bfloat16, eye)
     contents = Crops(read_pictures(pack / "content.tar"), device)
     painted_by_hand = [p for n in ("style.tar", "style_small.tar") for p in read_pictures(pack / n)]
     if works is not None:
         larger = read_pictures(works)
         painted_by_hand += larger * max(1, round(WORKS_SHARE / (1 - WORKS_SHARE) * len(painted_by_hand) / len(larger)))
     styles = Crops(painted_by_hand, device)
-    last = torch.channels_last
-    eye = eye.to(device).eval().requires_grad_(False).to(memory_format=last)  # pyright: ignore[reportCallIssue]
-    watching = Judge.of(eye, bfloat16)
-    if judge != "eye" and teacher_folder is not None:
-        teacher = Teacher(teacher_folder, exact=judge == "teacher", padded=False).to(device).eval()
-        watching = Judge.of_teacher(teacher, bfloat16)
     generator = start or seeded(lambda: Generator(shape), recipe.seed)
     generator = generator.to(device).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     if start is None:

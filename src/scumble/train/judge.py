@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scumble.errors import UsageError, unknown
 from scumble.nets.generator import MARGIN, Generator
 from scumble.nets.losses import content_loss, total_variation
+from scumble.nets.vgg import load_encoder
 from scumble.train.data import Crops
 from scumble.train.teacher import Teacher
 
@@ -33,28 +36,41 @@ Target = Sequence[tuple[Tensor, Tensor]]
 class Judge:
     """Frozen nets: five taps from fine to coarse, where style is seen, and one, where layout is."""
 
+    name: str
     taps: Callable[[Tensor], list[Tensor]]
     layout: Callable[[Tensor], Tensor]
     """What the content is compared in, equal to ``taps(x)[3]`` or cheaper: the teacher's exact taps would cost as much as all the rest."""
+    device: str = "cpu"
     bfloat16: bool = False
 
     @staticmethod
-    def of(encoder: Callable[[Tensor], list[Tensor]], bfloat16: bool = False) -> Judge:
-        """An encoder of five taps, such as the eye or a :class:`~scumble.nets.vgg.Vgg`."""
-        return Judge(encoder, lambda x: encoder(x)[3], bfloat16)
+    def named(name: str, teacher: Path | None = None, device: str = "cpu", bfloat16: bool = False, eye: nn.Module | None = None) -> Judge:
+        """One of :data:`JUDGES`, on ``device``: ``eye`` is the installed one if none is given, the others lie in the folder ``teacher``.
+
+        UsageError if there is none of that name, or no folder for it.
+        """
+        if name not in JUDGES:
+            raise UsageError(unknown("judge", name, JUDGES))
+        if name == "eye":
+            return Judge.of(load_encoder("eye") if eye is None else eye, device, bfloat16)
+        if teacher is None:
+            raise UsageError(f"the judge {name!r} needs the teacher networks: name their folder with --teacher, or let the eye judge")
+        nets = Teacher(teacher, exact=name == "teacher", padded=False).to(device).eval()
+        return Judge(name, nets, lambda x: nets.deep(x)[0], device, bfloat16)
 
     @staticmethod
-    def of_teacher(teacher: Teacher, bfloat16: bool = False) -> Judge:
-        """A teacher whose deeper taps can be had by themselves."""
-        return Judge(teacher, lambda x: teacher.deep(x)[0], bfloat16)
+    def of(encoder: nn.Module, device: str = "cpu", bfloat16: bool = False) -> Judge:
+        """An encoder of five taps: the eye, or a :class:`~scumble.nets.vgg.Vgg`."""
+        net = encoder.to(device).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return Judge("eye", net, lambda x: net(x)[3], device, bfloat16)
 
-    def cast(self, x: Tensor) -> torch.autocast:
-        """The precision in which nets run on the device of ``x``; losses stay in float32."""
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16)
+    def cast(self) -> torch.autocast:
+        """The precision in which nets run; losses stay in float32."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)
 
     def seen(self, x: Tensor) -> list[Tensor]:
         """The taps of (N, 3, H, W) in [0, 1]."""
-        with self.cast(x):
+        with self.cast():
             return [t if self.bfloat16 else t.float() for t in self.taps(x)]
 
     @torch.no_grad()
@@ -91,10 +107,10 @@ def painting_loss(
     excess = torch.stack(beyond).sum()
     motion = motion_loss(painted, generator.paint(views.later, modulation, statistics, 1.0)[0], views.moved)
     made = [t[same:] for t in judge.seen(painted)]
-    with torch.no_grad(), judge.cast(painted):
+    with torch.no_grad(), judge.cast():
         wanted = judge.layout(views.contents[same:])
     content = content_loss(made[3].float(), wanted.float())
-    with judge.cast(painted):
+    with judge.cast():
         style = style_distance(made, target)
     over = (painted - painted.clamp(0, 1)).square().mean()
     grid = grid_loss(painted[same:])

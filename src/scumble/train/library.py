@@ -1,35 +1,96 @@
-"""Make the built-in library: statistics of works of art, none of their pixels."""
+"""Make the built-in library: statistics of works of art and what the generator was tuned to them by, none of their pixels."""
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scumble.engine import Engine
 from scumble.library import BUILT_IN
-from scumble.style import Style, pack
-from scumble.train.export import replace_file
+from scumble.picture import Picture
+from scumble.style import Style, Tuning, pack
+from scumble.train.data import Crops, read_pictures
+from scumble.train.export import generator_id, replace_file
+from scumble.train.judge import Judge
+from scumble.train.loop import Recipe
+from scumble.train.tuning import RECIPE, target_of_pictures, tune
 from scumble.weights import FOLDER
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("name", "title", "artist", "year", "medium", "group")
 
 
-def build_library(gallery: Path, folder: Path = FOLDER, engine: Engine | None = None) -> int:
+def build_library(gallery: Path, folder: Path = FOLDER, engine: Engine | None = None, tuned: Path | None = None) -> int:
     """Encode every work of ``gallery/gallery.csv`` (``name.jpg`` beside it); returns their number.
 
-    Correlations go in half precision: 42 KB a work.
+    Correlations go in half precision: 42 KB a work, and 11 KB more if it is among those of :func:`tune_works` in the folder ``tuned``.
     """
     from safetensors.numpy import save
 
     engine = engine or Engine()
-    with (gallery / "gallery.csv").open(encoding="utf-8", newline="") as f:
-        rows = [{c: row[c] for c in COLUMNS} for row in csv.DictReader(f)]
-    tensors: dict[str, np.ndarray] = {}
+    rows = [{c: row[c] for c in COLUMNS} for row in _rows(gallery)]
+    tensors: dict[str, NDArray[np.floating]] = {}
     for row in rows:
         style = Style.from_image(gallery / f"{row['name']}.jpg", engine=engine)
         tensors.update({f"{row['name']}/{k}": t for k, t in pack(style.levels, np.float16).items()})
-    replace_file(folder / BUILT_IN, save(tensors, {"format": "scumble-library-1", "entries": json.dumps(rows, ensure_ascii=False)}))
+        tuning = None if tuned is None else _tuning(tuned, row["name"])
+        if tuning is not None:
+            tensors[f"{row['name']}/tuning"] = tuning.offset
+    metadata = {"format": "scumble-library-1", "entries": json.dumps(rows, ensure_ascii=False), "generator": generator_id()}
+    replace_file(folder / BUILT_IN, save(tensors, metadata))
     return len(rows)
+
+
+def tune_works(
+    gallery: Path,
+    tuned: Path,
+    pack: Path,
+    recipe: Recipe = RECIPE,
+    *,
+    judge: str = "eye",
+    teacher: Path | None = None,
+    device: str = "cpu",
+    bfloat16: bool = False,
+    **settings: Any,
+) -> int:
+    """Tune to every work of the gallery that ``tuned`` has no ``.style`` file of yet; returns how many it has now.
+
+    Ends early after the recipe's minutes; the same call goes on. ``judge`` is one of :data:`~scumble.train.judge.JUDGES`, ``settings`` are
+    those of :func:`~scumble.train.tuning.tune`.
+    """
+    watching = Judge.named(judge, teacher, device, bfloat16)
+    photos = Crops(read_pictures(pack / "content.tar"), device)
+    tuned.mkdir(parents=True, exist_ok=True)
+    rows = _rows(gallery)
+    engine, began = Engine(), time.monotonic()
+    for row in rows:
+        if _tuning(tuned, row["name"]) is not None:
+            continue
+        if time.monotonic() - began > recipe.minutes * 60:
+            break
+        picture = Picture.open(gallery / f"{row['name']}.jpg")
+        style, target = Style.from_image(picture, name=row["name"], engine=engine), target_of_pictures(watching, [picture])
+        style = tune(style, photos, watching, target, recipe, **settings)
+        style.save(tuned / f"{row['name']}.style", overwrite=True)
+        log.info("tuned to %s", row["name"])
+    return sum(_tuning(tuned, row["name"]) is not None for row in rows)
+
+
+def _tuning(tuned: Path, name: str) -> Tuning | None:
+    """What a work was tuned by, if that is for the generator that is installed."""
+    path = tuned / f"{name}.style"
+    tuning = Style.load(path).tuning if path.is_file() else None
+    return tuning if tuning is not None and tuning.generator == generator_id() else None
+
+
+def _rows(gallery: Path) -> list[dict[str, str]]:
+    with (gallery / "gallery.csv").open(encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time as clock
@@ -322,7 +321,7 @@ def _identity(clip: Clip, source: Any, timeline: Timeline, settings: dict[str, A
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         found["source"] = [os.fspath(path.absolute()), *([path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [])]
-    found["style"] = [[seconds, hashlib.sha256(style.vector.tobytes()).hexdigest()] for seconds, style in timeline.keys]
+    found["style"] = [[seconds, style.digest] for seconds, style in timeline.keys]
     nets = ["generator.onnx", "modulator.onnx"] if settings["method"] == "generator" else [f"decoder{k}.onnx" for k in range(1, 6)]
     found["weights"] = [weights.manifest()[name].sha256 for name in ("eye.onnx", *nets) if name in weights.manifest()]
     return found

@@ -181,7 +181,7 @@ class ShotPainter:
         self.engine, self.timeline, self.hold = stylizer.engine, timeline, hold
         self.strength, self.method, self.style_scale, self.keep_color = strength, method, style_scale, keep_color
         self._memory, self._limit = memory, tiling.Limit()
-        self._modulations = [self.engine.modulation(s.vector) for _, s in timeline.keys] if method == "generator" else []
+        self._modulations = [s.modulation(self.engine) for _, s in timeline.keys] if method == "generator" else []
         self._shot: Snapshot = {}
         """What is held: of style number k ``k/statistics``, with a strength that is not 1 ``k/own``, below 1 ``k/unmoved``;
         or, in the classic path, ``k/level/matrix`` and ``k/level/offset``; where a drift leads to, the same under ``next/``."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scumble.fusion import Moments
 from scumble.serve.limits import Cache
-from scumble.style import Style
+from scumble.style import Style, blended_tuning
 
 Float64 = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def blended_quickly(terms: Sequence[tuple[float, Style]]) -> Style:
         root = sum(weight / total * _roots(style)[k] for weight, style in terms)
         mean = sum(weight / total * style.levels[k].mean for weight, style in terms)
         levels.append(Moments(np.asarray(mean), np.asarray(root) @ np.asarray(root)))
-    return Style(tuple(levels), "+".join(style.name for _, style in terms))
+    return Style(tuple(levels), "+".join(style.name for _, style in terms), tuning=blended_tuning(terms))
 
 
 def _roots(style: Style) -> tuple[Float64, ...]:

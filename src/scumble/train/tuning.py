@@ -1,0 +1,130 @@
+"""Tune the generator to one style, from one picture of it and a few photographs, in a minute.
+
+The generator predicts from a style's statistics how to paint it. What it predicts is good for any style and best for none: moved
+freely, gains, biases and the kernels of the way up (5 539 numbers of the 40 355 that a style sets) gain more in a hundred steps than the
+whole net does in thousands, and as much as when the mixing matrices move as well. Those numbers are kept with the style, as an offset
+to what is predicted, so strength, blends and frozen statistics work as they do without; all of the net's weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scumble.engine import EYE_MULTIPLE
+from scumble.errors import UsageError
+from scumble.fusion import Moments
+from scumble.nets.generator import Generator
+from scumble.picture import Picture
+from scumble.style import Style, Tuning, at_reference
+from scumble.train.data import Crops
+from scumble.train.export import generator_id, load_generator
+from scumble.train.judge import Balance, Judge, Views, painting_loss
+from scumble.train.loop import Recipe, fit
+
+log = logging.getLogger(__name__)
+
+RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log_every=20)
+
+CONTENT_TARGETS = {"eye": 0.3, "teacher": 0.6, "distilled": 0.6}
+"""The content distance to hold on crops, by judge: about that of the generator untuned."""
+
+
+class _Offset(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(1, n))
+
+
+def tune(
+    style: Style,
+    photos: Crops,
+    judge: Judge,
+    target: Sequence[tuple[Tensor, Tensor]],
+    recipe: Recipe = RECIPE,
+    *,
+    generator: Generator | None = None,
+    weights: str | None = None,
+    content_target: float | None = None,
+    size: int = 256,
+    batch: int = 2,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Style:
+    """``style`` with a tuning by which the generator paints ``photos`` in it better.
+
+    Args:
+        judge: in whose features; the teacher is the better one, the eye needs nothing but this package.
+        target: what ``judge`` should measure: :func:`target_of_style` for the eye, else :func:`target_of_pictures`.
+        generator: the one that is to paint, and the name of its ``weights`` (:func:`scumble.train.export.generator_id`); the installed one.
+        content_target: the content distance to hold, see :class:`~scumble.train.judge.Balance`; by default :data:`CONTENT_TARGETS`.
+        size: side of the photographs' square crops in pixels.
+        progress: called with (steps done, steps in all, loss).
+    """
+    device = judge.device
+    painter = (load_generator() if generator is None else generator).to(device).eval().requires_grad_(False)
+    painter = painter.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    vector = torch.from_numpy(style.vector)[None].to(device)
+    target = [(mean.to(device), second.to(device)) for mean, second in target]
+    balance = Balance(CONTENT_TARGETS[judge.name] if content_target is None else content_target, 0.65)
+
+    def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        assert isinstance(model, _Offset)
+        views = Views.drawn(photos, batch, size, rng)
+        modulation = painter.modulation(vector, model.offset).expand(batch, -1)
+        loss, numbers, _ = painting_loss(painter, judge, views, modulation, target, balance)
+        if progress is not None:
+            progress(step + 1, recipe.steps, float(loss.detach()))
+        return loss, numbers
+
+    with TemporaryDirectory() as folder:  # a minute's work needs no checkpoint that outlives it
+        found = fit(_Offset(painter.tunable).to(device), loss_of, recipe, Path(folder), memory=balance.memory)
+    assert isinstance(found, _Offset)
+    offset = found.offset.detach()[0].cpu().numpy().astype(np.float16)
+    return Style(style.levels, style.name, style.about, Tuning(offset, weights or generator_id()))
+
+
+def tune_by_eye(
+    style: Style, photos: Sequence[Picture], recipe: Recipe = RECIPE, progress: Callable[[int, int, float], None] | None = None
+) -> Style:
+    """``style`` tuned on ``photos``, a handful will do, with nothing but what comes with this package: the eye judges.
+
+    UsageError if there are no photographs.
+    """
+    if not photos:
+        raise UsageError("tuning needs one photograph at least; got none")
+    return tune(style, crops_of(photos), Judge.named("eye"), target_of_style(style), recipe, progress=progress)
+
+
+def target_of_style(style: Style) -> list[tuple[Tensor, Tensor]]:
+    """Means (1, C) and second moments (1, C, C) that the eye should see: a Style holds them."""
+
+    def moments(level: Moments) -> tuple[Tensor, Tensor]:
+        second: NDArray[np.float64] = level.covariance + np.outer(level.mean, level.mean)
+        return torch.from_numpy(level.mean.astype(np.float32))[None], torch.from_numpy(second.astype(np.float32))[None]
+
+    return [moments(level) for level in style.levels]
+
+
+def target_of_pictures(judge: Judge, pictures: Sequence[Picture]) -> list[tuple[Tensor, Tensor]]:
+    """The same as any ``judge`` sees them, of one picture or the mean of several, each at the size at which styles are measured."""
+    seen = [judge.target(_pixels(picture, judge.device)) for picture in pictures]
+    return [tuple(torch.stack(parts).mean(0) for parts in zip(*level, strict=True)) for level in zip(*seen, strict=True)]  # pyright: ignore[reportReturnType]
+
+
+def crops_of(photos: Sequence[Picture], device: str = "cpu") -> Crops:
+    """Photographs to practise on, none larger than :data:`~scumble.style.REFERENCE` pixels squared."""
+    reduced = [np.rint(at_reference(p).pixels.transpose(2, 0, 1) * 255).astype(np.uint8) for p in photos]
+    return Crops([torch.from_numpy(np.ascontiguousarray(p)) for p in reduced], device)
+
+
+def _pixels(picture: Picture, device: str) -> Tensor:
+    x = at_reference(picture).pixels
+    height, width = (max(EYE_MULTIPLE, n // EYE_MULTIPLE * EYE_MULTIPLE) for n in x.shape[:2])
+    return torch.from_numpy(np.array(x[:height, :width].transpose(2, 0, 1)))[None].to(device).contiguous(memory_format=torch.channels_last)
