@@ -1,0 +1,245 @@
+"""Tuning: what a style learns beyond what the generator predicts, where it is kept, and that all who paint use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scumble import Picture, Style, Stylizer, library, tiling, weights
+from scumble.cli import run
+from scumble.engine import Engine
+from scumble.errors import UsageError
+from scumble.serve.studio.blend import blended_quickly
+from scumble.style import Blend, Tuning, blended_tuning
+
+torch = pytest.importorskip("torch", reason="tuning needs the torch extra")
+
+from scumble.nets.generator import Generator, Shape  # noqa: E402
+from scumble.train import tuning  # noqa: E402
+from scumble.train.export import export_generator, export_self_contained, generator_id, load_generator  # noqa: E402
+from scumble.train.judge import Judge, style_distance  # noqa: E402
+from scumble.train.library import build_library, tune_works  # noqa: E402
+
+NAME = "great-wave"
+
+
+@pytest.fixture(scope="module")
+def stylizer() -> Stylizer:
+    return Stylizer("cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Picture:
+    rng = np.random.default_rng(0)
+    return Picture.from_array(rng.uniform(size=(12, 16, 3)).astype(np.float32)).resized(160, 120)
+
+
+def tuned(style: Style, engine: Engine, seed: int = 0, size: float = 0.2) -> Style:
+    offset = np.random.default_rng(seed).normal(size=load_generator().tunable) * size
+    return replace(style, tuning=Tuning(offset.astype(np.float16), engine.generator_id))
+
+
+def test_the_engine_adds_an_offset_where_the_net_does(stylizer: Stylizer) -> None:
+    style = tuned(Style.named(NAME), stylizer.engine)
+    assert style.tuning is not None
+    with torch.no_grad():
+        expected = load_generator().modulation(
+            torch.from_numpy(style.vector)[None], torch.from_numpy(style.tuning.offset.astype(np.float32))[None]
+        )
+    np.testing.assert_allclose(style.modulation(stylizer.engine), expected[0].numpy(), atol=2e-4)
+
+
+def test_the_mixing_matrices_stay() -> None:
+    net = Generator(Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16))
+    vector = torch.rand(1, net.shape.style)
+    with torch.no_grad():
+        moved = net.modulation(vector, torch.ones(1, net.tunable)) - net.modulation(vector)
+    first, matrices = 2 * sum(net.norms), sum(o * i for o, i in net.matrices)
+    assert moved.shape == (1, net.modulations)
+    torch.testing.assert_close(moved[:, :first], torch.ones(1, first))
+    assert not moved[:, first : first + matrices].any()
+    torch.testing.assert_close(moved[:, first + matrices :], torch.ones(1, net.tunable - first))
+
+
+def test_an_offset_for_other_weights_is_left_out_and_said(stylizer: Stylizer, caplog: pytest.LogCaptureFixture) -> None:
+    plain = Style.named(NAME)
+    plain = replace(plain, tuning=None)
+    stale = replace(tuned(plain, stylizer.engine), tuning=Tuning(np.ones(7, np.float16), "0123456789abcdef"))
+    np.testing.assert_array_equal(stale.modulation(stylizer.engine), plain.modulation(stylizer.engine))
+    assert "tune it again" in caplog.text
+
+
+def test_weights_have_names(tmp_path: Path, stylizer: Stylizer) -> None:
+    assert stylizer.engine.generator_id == generator_id()
+    torch.manual_seed(0)
+    export_generator(Generator(Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16)), tmp_path)
+    assert generator_id(tmp_path / "generator.safetensors") != generator_id()
+
+
+def test_a_file_keeps_it_in_100_kilobytes(tmp_path: Path, stylizer: Stylizer) -> None:
+    style = tuned(Style.named(NAME), stylizer.engine)
+    path = style.save(tmp_path / "a.style")
+    assert path.stat().st_size < 100_000
+    again = Style.load(path)
+    assert style.tuning is not None and again.tuning is not None and again.tuning.generator == style.tuning.generator
+    np.testing.assert_array_equal(again.tuning.offset, style.tuning.offset)
+    assert Style.load(replace(style, tuning=None).save(tmp_path / "b.style")).tuning is None
+
+
+def test_a_digest_tells_tunings_apart(stylizer: Stylizer) -> None:
+    plain = replace(Style.named(NAME), tuning=None)
+    digests = [s.digest for s in (plain, tuned(plain, stylizer.engine), tuned(plain, stylizer.engine, 1), Style.named("the-scream"))]
+    assert len(set(digests)) == 4
+    assert replace(plain, name="other").digest == plain.digest
+
+
+@pytest.mark.parametrize("blended", [lambda terms: Blend(tuple(terms)).blended(), blended_quickly], ids=["blend", "preview"])
+def test_a_blend_is_tuned_by_the_mean(stylizer: Stylizer, blended: Callable[[list[tuple[float, Style]]], Style]) -> None:
+    plain = replace(Style.named("the-scream"), tuning=None)
+    one, two = tuned(plain, stylizer.engine, 1), tuned(Style.named(NAME), stylizer.engine, 2)
+    assert one.tuning is not None and two.tuning is not None
+    got = blended([(3.0, one), (1.0, two)]).tuning
+    assert got is not None
+    np.testing.assert_allclose(got.offset, 0.75 * one.tuning.offset + 0.25 * two.tuning.offset, atol=1e-3)
+    half = blended([(1.0, one), (1.0, plain)]).tuning
+    assert half is not None
+    np.testing.assert_allclose(half.offset, 0.5 * one.tuning.offset, atol=1e-3)
+    stale = replace(two, tuning=Tuning(two.tuning.offset, "0123456789abcdef"))
+    assert blended_tuning([(1.0, plain), (1.0, plain)]) is None
+    np.testing.assert_allclose(blended_tuning([(1.0, one), (1.0, stale)]).offset, 0.5 * one.tuning.offset, atol=1e-3)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_all_who_paint_use_it(tmp_path: Path, stylizer: Stylizer, photo: Picture) -> None:
+    plain = replace(Style.named(NAME), tuning=None)
+    style = tuned(plain, stylizer.engine)
+    painted = stylizer(photo, style).pixels
+    moved = np.abs(painted - stylizer(photo, plain).pixels).mean()
+    local = tiling.freeze(stylizer.engine, photo.pixels, style, sweeps=lambda tile: tiling.sweep_over(photo.pixels, tile), memory=1e9)
+    np.testing.assert_allclose(tiling.paint(local, photo.pixels, 128), painted, atol=1 / 255)
+    export_self_contained(tmp_path / "a.onnx", style)
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    exported = np.asarray(session.run(None, {"content": np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)[None])})[0])
+    assert np.abs(exported[0].transpose(1, 2, 0) - painted).mean() < 2 / 255 < moved / 5  # it mirrors its margin in another way
+
+
+def test_strength_leads_from_the_content_to_the_tuned_style(stylizer: Stylizer, photo: Picture) -> None:
+    style = tuned(Style.named(NAME), stylizer.engine)
+    np.testing.assert_array_equal(stylizer(photo, style, strength=0.0).pixels, photo.pixels)
+    away = [float(np.abs(stylizer(photo, style, strength=s).pixels - photo.pixels).mean()) for s in (0.3, 1.0)]
+    assert 0 < away[0] < away[1]
+
+
+def test_practice_brings_the_eyes_distance_down(stylizer: Stylizer, photo: Picture) -> None:
+    plain = replace(Style.named("composition-viii"), tuning=None)
+    photos = [photo, Picture.from_array(np.flip(photo.pixels, 1).copy())]
+    seen: list[tuple[int, int]] = []
+    recipe = replace(tuning.RECIPE, steps=25)
+    crops, judge, target = tuning.crops_of(photos), Judge.named("eye"), tuning.target_of_style(plain)
+    style = tuning.tune(plain, crops, judge, target, recipe, size=96, progress=lambda done, total, loss: seen.append((done, total)))
+    assert seen == [(k + 1, 25) for k in range(25)]
+
+    def distance(style: Style) -> float:
+        painted = stylizer(photo, style).pixels
+        return float(style_distance(judge.seen(torch.from_numpy(np.array(painted.transpose(2, 0, 1)))[None][..., :112, :]), target))
+
+    assert distance(style) < 0.9 * distance(plain)
+    assert style.levels is plain.levels and style.name == plain.name
+    again = tuning.tune(plain, crops, judge, target, recipe, size=96)
+    assert style.digest == again.digest
+
+
+def test_a_target_of_the_style_is_what_the_eye_sees_of_the_picture() -> None:
+    rng = np.random.default_rng(1)
+    picture = Picture.from_array(rng.uniform(size=(12, 12, 3)).astype(np.float32)).resized(96, 96)
+    of_style, of_picture = tuning.target_of_style(Style.from_image(picture)), tuning.target_of_pictures(Judge.named("eye"), [picture])
+    for (mean, second), (mean2, second2) in zip(of_style, of_picture, strict=True):
+        assert float((mean - mean2).norm() / mean.norm()) < 1e-3
+        assert float((second - second2).norm() / second.norm()) < 1e-3
+    assert all(
+        torch.allclose(one[0], two[0], rtol=1e-4)
+        for one, two in zip(of_picture, tuning.target_of_pictures(Judge.named("eye"), [picture, picture]), strict=True)
+    )
+
+
+def test_photographs_there_must_be() -> None:
+    with pytest.raises(UsageError, match="one photograph at least"):
+        tuning.tune_by_eye(Style.named(NAME), [])
+
+
+def test_crops_are_of_the_size_at_which_pictures_are_painted() -> None:
+    large = Picture.from_array(np.zeros((1000, 2000, 3), np.float32))
+    assert tuple(tuning.crops_of([large]).pictures[0].shape) == (3, 509, 1018)
+
+
+def test_the_command_practises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], photo: Picture) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCUMBLE_STYLES", "own")
+    photo.save("style.png")
+    Path("photos").mkdir()
+    photo.resized(96, 72).save("photos/a.png")
+    assert run(["styles", "add", "plain", "style.png"]) == 0
+    assert run(["styles", "add", "mine", "style.png", "--tune", "--photos", "photos", "--steps", "2"]) == 0
+    plain, mine = Style.named("plain"), Style.named("mine")
+    assert plain.tuning is None and mine.tuning is not None and mine.tuning.offset.any()
+    assert mine.vector.tobytes() == plain.vector.tobytes()
+    assert run(["stylize", "photos/a.png", "--style", "mine", "-o", "out.png"]) == 0
+    capsys.readouterr()
+    assert run(["styles", "add", "mine", "style.png", "--tune", "--photos", "photos"]) == 1
+    assert "you have a style mine already" in capsys.readouterr().err
+    assert run(["styles", "add", "other", "style.png", "--photos", "photos"]) == 2
+    assert "add --tune" in capsys.readouterr().err
+    assert run(["styles", "add", "other", "style.png", "--tune", "--steps", "0"]) == 2
+    assert "steps must be between 1 and" in capsys.readouterr().err
+
+
+def test_a_library_with_tunings(tmp_path: Path, photo: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, pack, tuned_folder = tmp_path / "gallery", tmp_path / "pack", tmp_path / "tuned"
+    gallery.mkdir()
+    (pack / "content.tar").mkdir(parents=True)  # a folder will do
+    rows = ["name,title,artist,year,medium,group"]
+    for k, name in enumerate(("first", "second")):
+        Image.fromarray((np.roll(photo.pixels, 20 * k, 1) * 255).astype(np.uint8)).save(gallery / f"{name}.jpg")
+        rows.append(f"{name},,,,,")
+    (gallery / "gallery.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    Image.fromarray((photo.pixels * 255).astype(np.uint8)).save(pack / "content.tar" / "a.png")
+    recipe = replace(tuning.RECIPE, steps=2)
+    assert tune_works(gallery, tuned_folder, pack, replace(recipe, minutes=0.0), size=64, batch=1) == 0
+    assert tune_works(gallery, tuned_folder, pack, recipe, size=64, batch=1) == 2
+    written = {p.name: p.stat().st_mtime_ns for p in tuned_folder.iterdir()}
+    (tuned_folder / "second.style").unlink()
+    assert tune_works(gallery, tuned_folder, pack, recipe, size=64, batch=1) == 2
+    assert (tuned_folder / "first.style").stat().st_mtime_ns == written["first.style"]
+    made = tmp_path / "made"
+    made.mkdir()
+    (tuned_folder / "second.style").unlink()
+    assert build_library(gallery, made, tuned=tuned_folder) == 2
+    monkeypatch.setattr(library, "weight_path", lambda name: made / name)
+    library._built_in_entries.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    try:
+        first, second = Style.named("first"), Style.named("second")
+    finally:
+        library._built_in_entries.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    assert first.tuning is not None and second.tuning is None
+    np.testing.assert_array_equal(first.tuning.offset, Style.load(tuned_folder / "first.style").tuning.offset)  # pyright: ignore[reportOptionalMemberAccess]
+    assert first.tuning.generator == generator_id()
+
+
+def test_the_command_checks_what_a_library_is_tuned_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = ["train", "library", str(tmp_path), "--weights", str(tmp_path)]
+    assert run([*there, "--pack", str(tmp_path)]) == 2
+    assert "--tuned FOLDER" in capsys.readouterr().err
+    assert run([*there, "--judge", "teacher"]) == 2
+    assert "need --teacher FOLDER" in capsys.readouterr().err
+
+
+def test_the_built_in_styles_fit_the_generator_that_they_come_with() -> None:
+    styles = [Style.named(name) for name, entry in library.entries().items() if entry.path is None]
+    assert all(s.tuning is not None and s.tuning.generator == generator_id() for s in styles)
+    assert weights.weight_path(library.BUILT_IN).stat().st_size <= 6_000_000
