@@ -374,9 +374,11 @@ def test_training_writes_weights_and_their_manifest(folder, capsys):
 
 def test_training_asks_for_what_belongs_together(capsys):
     assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teacher"]) == 2
+    assert run(["train", "generator", "--pack", ".", "--out", "o", "--pairs", "p.csv"]) == 2
     assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teachr"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: --judge distilled, --judge teacher and --pairs need --teacher FOLDER",
+        "error: --judge distilled and --judge teacher need --teacher FOLDER",
+        "error: --pairs needs --teacher FOLDER",
         "error: unknown judge 'teachr'; did you mean 'teacher'?",
     ]
 

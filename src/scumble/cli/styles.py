@@ -79,18 +79,18 @@ def show(
     from scumble.picture import Picture
     from scumble.stylizer import Stylizer
 
-    content = _sample_photos("astronaut")[0] if photo is None else Picture.open(photo)
+    content = _sample_photos("--photo FILE", "astronaut")[0] if photo is None else Picture.open(photo)
     Stylizer()(content, style, size=min(THUMBNAIL, max(content.size))).save(output, overwrite=overwrite)
     typer.echo(f"{'sample':<8} {output}")
 
 
-def _sample_photos(*names: str) -> list[Picture]:
+def _sample_photos(option: str, *names: str) -> list[Picture]:
     from scumble.picture import Picture
 
     try:
         from skimage import data
     except ImportError as error:
-        raise MissingExtraError('there is no photograph at hand: give one with --photo(s), or pip install "scumble[demo]"') from error
+        raise MissingExtraError(f'there is no photograph to paint: give one with {option}, or pip install "scumble[demo]"') from error
     return [Picture.from_array(getattr(data, name)()) for name in names]
 
 
@@ -151,7 +151,7 @@ def _tuned(style: Style, places: list[Path], steps: int | None) -> Style:
     except ImportError as error:
         raise MissingExtraError('--tune needs PyTorch: pip install "scumble[torch]"') from error
     paths = [path for place in places for path in (pictures_in(place) if place.is_dir() else [place])]
-    photos = [Picture.open(path) for path in paths] or _sample_photos("astronaut", "coffee", "chelsea", "rocket")
+    photos = [Picture.open(path) for path in paths] or _sample_photos("--photos PATH", "astronaut", "coffee", "chelsea", "rocket")
     recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
     reporter = Reporter()
     with reporter.running(1):

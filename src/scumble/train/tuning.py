@@ -8,8 +8,8 @@ to what is predicted, so strength, blends and frozen statistics work as they do 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,15 +21,12 @@ from torch import Tensor, nn
 from scumble.engine import EYE_MULTIPLE
 from scumble.errors import UsageError
 from scumble.fusion import Moments
-from scumble.nets.generator import Generator
 from scumble.picture import Picture
 from scumble.style import Style, Tuning, at_reference
 from scumble.train.data import Crops
 from scumble.train.export import generator_id, load_generator
 from scumble.train.judge import Balance, Judge, Views, painting_loss
 from scumble.train.loop import Recipe, fit
-
-log = logging.getLogger(__name__)
 
 RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log_every=20)
 
@@ -54,25 +51,22 @@ def tune(
     target: Sequence[tuple[Tensor, Tensor]],
     recipe: Recipe = RECIPE,
     *,
-    generator: Generator | None = None,
-    weights: str | None = None,
     content_target: float | None = None,
     size: int = 256,
     batch: int = 2,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Style:
-    """``style`` with a tuning by which the generator paints ``photos`` in it better.
+    """``style`` with a tuning by which the installed generator paints ``photos`` in it better.
 
     Args:
         judge: in whose features; the teacher is the better one, the eye needs nothing but this package.
         target: what ``judge`` should measure: :func:`target_of_style` for the eye, else :func:`target_of_pictures`.
-        generator: the one that is to paint, and the name of its ``weights`` (:func:`scumble.train.export.generator_id`); the installed one.
         content_target: the content distance to hold, see :class:`~scumble.train.judge.Balance`; by default :data:`CONTENT_TARGETS`.
         size: side of the photographs' square crops in pixels.
         progress: called with (steps done, steps in all, loss).
     """
     device = judge.device
-    painter = (load_generator() if generator is None else generator).to(device).eval().requires_grad_(False)
+    painter = load_generator().to(device).eval().requires_grad_(False)
     painter = painter.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     vector = torch.from_numpy(style.vector)[None].to(device)
     target = [(mean.to(device), second.to(device)) for mean, second in target]
@@ -91,7 +85,7 @@ def tune(
         found = fit(_Offset(painter.tunable).to(device), loss_of, recipe, Path(folder), memory=balance.memory)
     assert isinstance(found, _Offset)
     offset = (KEPT * found.offset.detach()[0]).cpu().numpy().astype(np.float16)
-    return Style(style.levels, style.name, style.about, Tuning(offset, weights or generator_id()))
+    return replace(style, tuning=Tuning(offset, generator_id()))
 
 
 def tune_by_eye(
