@@ -35,7 +35,7 @@ def paint(method: str, height: int, width: int, budget: dict[str, float]) -> dic
     engine, pixels = Engine("cpu"), photograph(height, width)
     style = Style.from_image(Picture.from_array(photograph(256, 256, seed=1)), engine=engine)
     if method == "generator":
-        modulation = engine.modulation(style.vector)
+        modulation = style.modulation(engine)
         times = measure(lambda: engine.paint(pixels, modulation), Budget(**budget))
     else:
         times = measure(lambda: cascade.paint(engine, pixels, style, method=method), Budget(**budget))

@@ -77,7 +77,7 @@ def test_a_tile_is_as_large_as_memory_allows():
 def test_exact_statistics_in_tiles_give_the_whole_picture(engine, style, height, width, tile, strength):
     pixels = scene(height, width)
     own = engine.modulation(Style(cascade.content_moments(engine, pixels)).vector)
-    modulation = own + np.float32(strength) * (engine.modulation(style.vector) - own) if strength != 1 else engine.modulation(style.vector)
+    modulation = own + np.float32(strength) * (style.modulation(engine) - own) if strength != 1 else style.modulation(engine)
     whole, measured = engine.paint(pixels, modulation)
     local = tiling.freeze(engine, pixels, style, strength=strength, statistics="exact", sweeps=sweeps(pixels, tile), memory=1e9)
     found = local.passes[0][2]
@@ -118,8 +118,8 @@ def test_exact_statistics_of_fused_features_in_tiles_give_the_whole_picture(engi
 def test_wrong_statistics_are_told_apart(engine, style):
     # the property above must be able to fail: a tile's own statistics are not the picture's
     pixels = scene(300, 600)
-    whole, _ = engine.paint(pixels, engine.modulation(style.vector))
-    alone = np.concatenate([engine.paint(pixels[:, :304], engine.modulation(style.vector))[0][:, :304]], axis=1)
+    whole, _ = engine.paint(pixels, style.modulation(engine))
+    alone = np.concatenate([engine.paint(pixels[:, :304], style.modulation(engine))[0][:, :304]], axis=1)
     assert np.abs(alone[:, :176] - whole[:, :176]).max() > 4 / 255
 
 
@@ -133,7 +133,7 @@ def test_no_seams(engine, style, detail):
     pixels = scene(200, 1200)
     small = tiling.resampled(pixels, 50, 300, (0, 0, 1200, 200), 1).clip(0, 1)
     local = tiling.freeze(engine, small, style, sweeps=sweeps(pixels, 128), memory=1e9)
-    layer = tiling.Layer(small, engine.paint(small, engine.modulation(style.vector))[0], local if detail else None)
+    layer = tiling.Layer(small, engine.paint(small, style.modulation(engine))[0], local if detail else None)
     out = tiling.paint(layer, pixels, 192)
     other = tiling.paint(layer, pixels, 512)
     edges = range(192, 1200, 192)  # in the middle of the other's tiles

@@ -60,7 +60,7 @@ class TestShots:
 
     def test_statistics_are_the_mean_of_the_first_frames(self, stylizer, styles):
         shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]))
-        modulation = stylizer.engine.modulation(styles[0].vector)
+        modulation = styles[0].modulation(stylizer.engine)
         measured = []
         for k in range(SETTLE + 3):
             shots(self.content(4 * k), k / 25, "cut" if k == 0 else "none")
