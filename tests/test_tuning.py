@@ -237,6 +237,8 @@ def test_the_command_checks_what_a_library_is_tuned_with(tmp_path: Path, capsys:
     assert "--tuned FOLDER" in capsys.readouterr().err
     assert run([*there, "--judge", "teacher"]) == 2
     assert "need --teacher FOLDER" in capsys.readouterr().err
+    assert run([*there, "--judge", "teacher", "--teacher", str(tmp_path)]) == 2
+    assert "they need --pack FOLDER" in capsys.readouterr().err
 
 
 def test_the_built_in_styles_fit_the_generator_that_they_come_with() -> None:

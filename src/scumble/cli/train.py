@@ -185,7 +185,8 @@ def train_library(
         ),
     ] = None,
     pack: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Photographs to practise on: content.tar, or a folder of it.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Tune, on the photographs of its content.tar (or folder of that name).", show_default=False),
     ] = None,
     judge: Judging = None,
     teacher: JudgesFolder = None,
@@ -201,6 +202,8 @@ def train_library(
     _check_judge(judge, teacher)
     if pack is not None and tuned is None:
         raise UsageError("--pack is what tunings are made from; say with --tuned FOLDER where they go")
+    if pack is None and teacher is not None:
+        raise UsageError("--teacher judges tunings; they need --pack FOLDER to be made from, too")
     _begin()
     from scumble.train.library import build_library, tune_works
     from scumble.train.tuning import RECIPE

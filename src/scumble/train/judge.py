@@ -52,17 +52,13 @@ class Judge:
         if name not in JUDGES:
             raise UsageError(unknown("judge", name, JUDGES))
         if name == "eye":
-            return Judge.of(load_encoder("eye") if eye is None else eye, device, bfloat16)
+            net = (load_encoder("eye") if eye is None else eye).to(device).eval().requires_grad_(False)
+            net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            return Judge(name, net, lambda x: net(x)[3], device, bfloat16)
         if teacher is None:
             raise UsageError(f"the judge {name!r} needs the teacher networks: name their folder with --teacher, or let the eye judge")
         nets = Teacher(teacher, exact=name == "teacher", padded=False).to(device).eval()
         return Judge(name, nets, lambda x: nets.deep(x)[0], device, bfloat16)
-
-    @staticmethod
-    def of(encoder: nn.Module, device: str = "cpu", bfloat16: bool = False) -> Judge:
-        """An encoder of five taps: the eye, or a :class:`~scumble.nets.vgg.Vgg`."""
-        net = encoder.to(device).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return Judge("eye", net, lambda x: net(x)[3], device, bfloat16)
 
     def cast(self) -> torch.autocast:
         """The precision in which nets run; losses stay in float32."""
