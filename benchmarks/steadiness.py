@@ -174,7 +174,8 @@ def film_from(path: Path, frames: int, side: int) -> Clip:
         flow(taken[t - gap], cut=True)
         found = flow(taken[t], cut=False)
         assert found is not None
-        return found.flow, found.trust > 0.5
+        across, trust = found.last.across(*taken[t].shape[:2])
+        return across, trust > 0.5
 
     return Clip(path.name, taken, movement)
 

@@ -8,7 +8,7 @@ from scumble.errors import MissingExtraError
 from scumble.video import frames as frames_module
 from scumble.video.frames import as_float
 from scumble.video.shots import SETTLE
-from scumble.video.steady import USUAL, Flow, Movement, Steadier, carry
+from scumble.video.steady import ANCHORED, EVERY, MOST, USUAL, Flow, Movement, Past, Steadier, carry
 
 
 class TestUsualSteadiness:
@@ -43,7 +43,7 @@ class TestSteady:
         clip = self.textures()
         flow = Flow()
         assert flow(clip.frames[0], cut=True) is None
-        found = flow(clip.frames[1], cut=False)
+        found = flow(clip.frames[1], cut=False).last
         exact, seen = clip.movement(1, 1)
         sure = seen & (found.trust > 0.5)
         assert sure.mean() > 0.6
@@ -55,15 +55,16 @@ class TestSteady:
         after[20:40, 5:20] = 255
         flow = Flow()
         flow(before, cut=True)
-        assert flow(after, cut=False).trust[25:35, 8:17].max() < 0.2
+        assert flow(after, cut=False).last.trust[25:35, 8:17].max() < 0.2
 
     def test_cuts_and_amounts(self):
         rng = np.random.default_rng(0)
         a, b = rng.random((2, 32, 48, 3)).astype(np.float32)
-        still = Movement(np.zeros((32, 48, 2), np.float32), np.ones((32, 48), np.float32))
+        unmoved = Movement(np.zeros((32, 48, 2), np.float32), np.ones((32, 48), np.float32))
+        still = Past(unmoved, unmoved, False)
         steadier = Steadier(1.0)
         np.testing.assert_array_equal(steadier(a, None), a)
-        np.testing.assert_allclose(steadier(b, still), 0.75 * a + 0.25 * b, atol=1e-6)
+        np.testing.assert_allclose(steadier(b, still), 0.75 * a + 0.25 * b, atol=5e-5)
         np.testing.assert_array_equal(steadier(b, None), b)
         off = Steadier(0.0)
         off(a, None)
@@ -81,8 +82,47 @@ class TestSteady:
         frames = [picture(k, width, height) for k in range(2)]
         flow(frames[0], cut=True)
         found = flow(frames[1], cut=False)
-        assert found.flow.shape == (height, width, 2)
-        assert found.trust.shape == (height, width)
+        flow, trust = found.last.across(height, width)
+        assert flow.shape == (height, width, 2)
+        assert trust.shape == (height, width)
+        steadier = Steadier(1.0)
+        steadier(as_float(frames[0]), None)
+        assert steadier(as_float(frames[1]), found).shape == (height, width, 3)
+
+    def test_what_stands_still_is_not_drawn_along(self):
+        """A wall right beside something that goes by: smooth flow carries it along, and it was where it is."""
+        clip = steadiness.passer_by(TestSteadiness().photo(), 14, 90, 160)
+        flow = Flow()
+        for t, pixels in enumerate(clip.frames):
+            found = flow(pixels, cut=t == 0)
+            if found is not None:
+                away = clip.movement(t, 1)[1]
+                assert (np.abs(found.last.across(90, 160)[0]).max(2)[away] > 0.5).mean() < 0.01
+
+    def test_the_anchor_is_where_pixels_were_frames_ago(self):
+        clip = steadiness.moving_textures(10, 90, 160, 1)
+        flow, since = Flow(), 0
+        flow(clip.frames[0], cut=True)
+        for t in range(1, 10):
+            found, since = flow(clip.frames[t], cut=False), since + 1
+            exact, seen = clip.movement(t, since)
+            sure = seen & (found.anchor.trust > 0.5)
+            assert sure.mean() > 0.4
+            assert np.median(np.abs(found.anchor.flow - exact)[sure]) < 0.7
+            assert (found.anchor.trust <= found.last.trust + 1e-6).all()
+            assert found.renews == (t == EVERY)
+            since = 0 if found.renews else since
+
+    def test_the_anchor_is_remembered(self):
+        """One frame stays in what follows, by the anchor alone where the frame before is empty."""
+        unmoved = Movement(np.zeros((8, 8, 2), np.float32), np.ones((8, 8), np.float32))
+        steadier, white, black = Steadier(1.0), np.ones((8, 8, 3), np.float32), np.zeros((8, 8, 3), np.float32)
+        steadier(white, None)
+        steadier._last = black
+        kept = steadier(black, Past(unmoved, unmoved, True))
+        np.testing.assert_allclose(kept, MOST * ANCHORED, atol=5e-5)
+        steadier._last = black
+        np.testing.assert_allclose(steadier(black, Past(unmoved, unmoved, False)), (MOST * ANCHORED) ** 2, atol=5e-5)
 
 
 class TestSteadiness:

@@ -71,7 +71,7 @@ def video(
     ] = None,
     steady: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="How much is carried over from frame to frame, along the movement. Default: 0.65, with OpenCV."),
+        typer.Option(metavar="0..1", help="How much is carried over from frame to frame, along the movement. Default: 0.75, with OpenCV."),
     ] = None,
     codec: Annotated[
         str | None, typer.Option(metavar="CODEC", help="h264, h265, vp9 or av1. Default: h264, vp9 for .webm.", show_default=False)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 MULTIPLE = 8
 """Height and width must be multiples of this; callers pad by mirroring and crop."""
 
-MARGIN = 32
+MARGIN = 24
 """Convolutions pad with zeros (padding by replication is a third of the time in ONNX Runtime), so callers mirror this many
 pixels around the picture and crop them away: what zeros do to a border stays outside."""
 

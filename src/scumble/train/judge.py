@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scumble.errors import UsageError, unknown
-from scumble.nets.generator import MARGIN, Generator
+from scumble.nets.generator import Generator
 from scumble.nets.losses import content_loss, total_variation
 from scumble.nets.vgg import load_encoder
 from scumble.train.data import Crops
@@ -27,6 +27,9 @@ JUDGES = ("eye", "distilled", "teacher")
 
 MOVE = 7
 """Pixels by which a content is moved, at most, to see whether it is painted the same: a stride's worth."""
+
+BORDER = 32
+"""Pixels at the edge of a crop, which training does not mirror, where the padding shows."""
 
 Target = Sequence[tuple[Tensor, Tensor]]
 """Mean (N, C) and second moment (N, C, C) at each of a judge's taps."""
@@ -182,7 +185,7 @@ def moved_apart(x: Tensor, rng: torch.Generator, reach: int = MOVE, noise: float
     return x[:, :, reach : reach + h, reach : reach + w], (other + grain).clamp(0, 1), (rows, columns)
 
 
-def motion_loss(painted: Tensor, other: Tensor, moved: tuple[int, int], border: int = MARGIN) -> Tensor:
+def motion_loss(painted: Tensor, other: Tensor, moved: tuple[int, int], border: int = BORDER) -> Tensor:
     """Mean absolute difference of two paintings of one scene where both show it, one seen ``moved`` (rows, columns) further on.
 
     What flickers when a camera pans: nets with strides paint a moved picture differently (Zhang 2019, "Making convolutional networks

@@ -21,7 +21,7 @@ from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter
 from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
-from scumble.video.steady import USUAL, Flow, Movement, Steadier
+from scumble.video.steady import USUAL, Flow, Past, Steadier
 from scumble.video.target import Target
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
 
@@ -57,7 +57,7 @@ class _Seen:
 
     frame: Frame
     change: Change
-    movement: Movement | None
+    past: Past | None
     snapshot: Snapshot | None
     """What is remembered of it and all before; at the end of a segment only."""
 
@@ -65,7 +65,7 @@ class _Seen:
 @dataclass(frozen=True, eq=False)
 class _Painted:
     frame: Frame
-    movement: Movement | None
+    past: Past | None
     snapshot: Snapshot | None
 
 
@@ -104,7 +104,7 @@ def film(
         strength, method, style_scale, keep_color, size: as in :meth:`scumble.stylizer.Stylizer.__call__`.
         memory: bytes that a net may take for a frame; what would take more is painted in tiles. None is 2.5 GB. Of a run that is resumed
             it must be the same.
-        steady: how much of each frame is taken from the one before, along the movement in the film: 0 (nothing) to 1.
+        steady: how much of each frame is taken from those before, along the movement in the film: 0 (nothing) to 1.
             None is :data:`~scumble.video.steady.USUAL`, or 0 where OpenCV, which finds the movement, is not installed.
         hold: whether statistics are held over a shot; False paints frame by frame, for comparison.
         codec: ``h264``, ``h265``, ``vp9`` or ``av1``; None is h264, or vp9 for ``.webm``.
@@ -260,11 +260,11 @@ def _look(
             frame = _on_white(frame)
         pixels = as_bytes(frame.pixels)
         change = cuts(pixels)
-        movement = None if flow is None else flow(pixels, cut=change == "cut")
+        past = None if flow is None else flow(pixels, cut=change == "cut")
         snapshot = None
         if number % segment == 0:
             snapshot = _named("cuts", cuts.snapshot()) | ({} if flow is None else _named("flow", flow.snapshot()))
-        yield _Seen(frame, change, movement, snapshot)
+        yield _Seen(frame, change, past, snapshot)
 
 
 def _paint(seen: Iterable[_Seen], shots: ShotPainter, writer: Writer) -> Generator[_Painted, None, None]:
@@ -273,7 +273,7 @@ def _paint(seen: Iterable[_Seen], shots: ShotPainter, writer: Writer) -> Generat
     for item in seen:
         pixels = shots(as_float(item.frame.pixels), float(item.frame.time), item.change)
         snapshot = None if item.snapshot is None else item.snapshot | _named("shots", shots.snapshot())
-        yield _Painted(replace(item.frame, pixels=pixels), item.movement, snapshot)
+        yield _Painted(replace(item.frame, pixels=pixels), item.past, snapshot)
 
 
 def _steady(painted: Iterable[_Painted], steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
@@ -282,7 +282,7 @@ def _steady(painted: Iterable[_Painted], steadier: Steadier, writer: Writer) -> 
     for item in painted:
         frame, pixels = item.frame, as_float(item.frame.pixels)
         if steadier.amount > 0:
-            pixels = steadier(pixels, item.movement)
+            pixels = steadier(pixels, item.past)
         snapshot = None if item.snapshot is None else item.snapshot | _named("steadier", steadier.snapshot())
         yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), None, snapshot)
 

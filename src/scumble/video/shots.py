@@ -54,13 +54,13 @@ class Cuts:
     """Distance of histograms from the shot's start: people who walk about a room stay below it, a pan across a room does not."""
 
     def __init__(self) -> None:
-        self._last: Floats | None = None
-        self._reference: Floats | None = None
+        self._last: _Look | None = None
+        self._reference: _Look | None = None
         self._usual = 0.0
 
     def __call__(self, pixels: Bytes) -> Change:
         """What the next frame, (H, W, 3) uint8, is to those before; the first is a cut."""
-        look = _look(pixels)
+        look = _Look.of(_thumbnail(pixels))
         if self._last is None:
             self._last = self._reference = look
             return "cut"
@@ -83,35 +83,44 @@ class Cuts:
         """All that is remembered, as arrays."""
         if self._last is None or self._reference is None:
             return {}
-        return {"last": self._last, "reference": self._reference, "usual": np.array(self._usual)}
+        return {"last": self._last.thumbnail, "reference": self._reference.thumbnail, "usual": np.array(self._usual)}
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """Go on as if nothing had happened."""
         if snapshot:
-            self._last, self._reference, self._usual = snapshot["last"], snapshot["reference"], float(snapshot["usual"])
+            self._last, self._reference = (_Look.of(snapshot[key]) for key in ("last", "reference"))
+            self._usual = float(snapshot["usual"])
 
 
-def _look(pixels: Bytes) -> Floats:
+@dataclass(frozen=True, eq=False)
+class _Look:
+    thumbnail: Floats
+    """(48, 48, 3), 0 … 255."""
+    histogram: Floats
+    """(3, 8): shares of the bins, a bin's neighbours having a part in it, so that a shade more is no change."""
+
+    @staticmethod
+    def of(thumbnail: Floats) -> _Look:
+        centers = np.arange(16, 256, 32, dtype=np.float32)
+        near = np.maximum(0.0, 1.0 - np.abs(thumbnail.reshape(-1, 3, 1) - centers) / 32).mean(0)
+        return _Look(thumbnail, near / near.sum(-1, keepdims=True))
+
+
+def _thumbnail(pixels: Bytes) -> Floats:
     step = max(
         1, min(pixels.shape[:2]) // 192
     )  # four samples each way for each of the thumbnail's pixels are enough, and a third of the time
     return np.asarray(Image.fromarray(pixels[::step, ::step]).resize((48, 48), Image.Resampling.BOX), np.float32)
 
 
-def _colors_differ(a: Floats, b: Floats) -> float:
-    """Total variation between histograms of 8 bins a channel, [0, 1]; a bin's neighbours share it, so that a shade more is no change."""
-    centers = np.arange(16, 256, 32, dtype=np.float32)
-
-    def histogram(look: Floats) -> Floats:
-        near = np.maximum(0.0, 1.0 - np.abs(look.reshape(-1, 3, 1) - centers) / 32)
-        return near.mean(0) / near.mean(0).sum(-1, keepdims=True)
-
-    return float(np.abs(histogram(a) - histogram(b)).sum(-1).mean() / 2)
+def _colors_differ(a: _Look, b: _Look) -> float:
+    """Total variation between histograms, [0, 1]."""
+    return float(np.abs(a.histogram - b.histogram).sum(-1).mean() / 2)
 
 
-def _layouts_differ(a: Floats, b: Floats) -> float:
+def _layouts_differ(a: _Look, b: _Look) -> float:
     """1 - correlation of lightness, [0, 2]; 0 where both are flat."""
-    x, y = a.mean(-1) - a.mean(), b.mean(-1) - b.mean()
+    x, y = (look.thumbnail.mean(-1) - look.thumbnail.mean() for look in (a, b))
     size = float(np.sqrt((x * x).sum() * (y * y).sum()))
     return 0.0 if size < 48 * 48 else 1.0 - float((x * y).sum()) / size
 
