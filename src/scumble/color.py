@@ -47,23 +47,29 @@ twice as long."""
 _DUST = 1e-6
 """Linear light beyond 0 or 1 that is rounding, not colour: at most 0.003 of a step of 8 bits, it is simply cut."""
 
-_CHROMA_STEPS = 12
-"""Halvings of the interval in which the largest chroma within the gamut lies: to 1/4096 of the pixel's chroma, well under a step
-of 8 bits."""
+_CHROMA_STEPS = 6
+"""Halvings of the interval in which the largest chroma within the gamut lies. A straight line through what is left of it comes within
+1/4096 of the pixel's chroma, well under a step of 8 bits; halving alone would take twice as many."""
 
 
 def srgb_to_linear(srgb: Pixels) -> Float32:
     """From sRGB in [0, 1], any shape, to linear light in [0, 1]: IEC 61966-2-1. Values below 0 go on along the straight line."""
     x = np.asarray(srgb, np.float32)
-    curve = ((np.maximum(x, 0.0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
-    return np.where(x <= 0.04045, x / np.float32(12.92), curve)
+    curve = np.asarray(np.maximum(x, 0.0))
+    curve += np.float32(0.055)
+    curve /= np.float32(1.055)
+    np.power(curve, np.float32(2.4), out=curve)
+    return np.divide(x, np.float32(12.92), out=curve, where=x <= np.float32(0.04045))
 
 
 def linear_to_srgb(linear: Pixels) -> Float32:
     """From linear light in [0, 1], any shape, to sRGB in [0, 1]: the inverse of :func:`srgb_to_linear`."""
     x = np.asarray(linear, np.float32)
-    curve = np.float32(1.055) * np.maximum(x, np.float32(0.0031308)) ** np.float32(1 / 2.4) - np.float32(0.055)
-    return np.where(x <= 0.0031308, x * np.float32(12.92), curve)
+    curve = np.asarray(np.maximum(x, np.float32(0.0031308)))
+    np.power(curve, np.float32(1 / 2.4), out=curve)
+    curve *= np.float32(1.055)
+    curve -= np.float32(0.055)
+    return np.multiply(x, np.float32(12.92), out=curve, where=x <= np.float32(0.0031308))
 
 
 def rgb_to_oklab(rgb: Pixels) -> Float32:
@@ -92,6 +98,11 @@ def keep_color(painted: Pixels, content: Pixels, amount: float = 1.0) -> Float32
     UsageError for unequal shapes and an amount outside [0, 1].
     """
     return _blend(painted, content, amount, slice(1, 3))
+
+
+def keep_chroma(painted: Pixels, lab: Pixels, amount: float = 1.0) -> Float32:
+    """:func:`keep_color` with the content in OKLab, as from :func:`rgb_to_oklab`: a third less to do for one content and many paintings."""
+    return _blend(painted, lab, amount, slice(1, 3), np.copy)
 
 
 def keep_luminance(painted: Pixels, content: Pixels, amount: float = 1.0) -> Float32:
@@ -209,8 +220,8 @@ def _scatter(points: Float64, counts: Float64) -> tuple[float, Float64, Float64]
     return float(np.trace(matrix)), mean, np.linalg.eigh(matrix)[1][:, -1]
 
 
-def _blend(painted: Pixels, content: Pixels, amount: float, channels: slice) -> Float32:
-    """``painted`` with some channels of OKLab moved towards the content's."""
+def _blend(painted: Pixels, content: Pixels, amount: float, channels: slice, lab_of: Callable[[Float32], Float32] | None = None) -> Float32:
+    """``painted`` with some channels of OKLab moved towards the content's; ``lab_of`` makes planes of these out of the content's."""
     _check_pixels("painted picture", painted)
     _check_pixels("content", content)
     if content.shape != painted.shape:
@@ -220,7 +231,7 @@ def _blend(painted: Pixels, content: Pixels, amount: float, channels: slice) -> 
         return np.asarray(painted, np.float32)
 
     def blended(ours: Float32, theirs: Float32) -> Float32:
-        lab, other = _oklab(ours), _oklab(theirs)
+        lab, other = _oklab(ours), (lab_of or _oklab)(theirs)
         lab[channels] += np.float32(amount) * (other[channels] - lab[channels])
         return _rgb(lab)
 
@@ -255,8 +266,8 @@ def _planes(pixels: Pixels) -> Float32:
 def _oklab(rgb: Float32) -> Float32:
     """From sRGB (3, k) to OKLab (3, k)."""
     lms = np.maximum(_LMS_OF_RGB @ srgb_to_linear(rgb), 1e-24)
-    # the power in float32 has the SIMD code; one step of Newton makes it a cube root good to 1e-14, in a third of cbrt's time
-    roots = np.power(lms, 1 / 3, dtype=np.float32).astype(np.float64)
+    # in float32 the root has SIMD code; one step of Newton makes it good to 1e-14, in a third of the time that float64 takes
+    roots = np.cbrt(lms, dtype=np.float32).astype(np.float64)
     roots -= (roots - lms / (roots * roots)) / 3.0
     return (_LAB_OF_ROOTS @ roots).astype(np.float32)
 
@@ -289,7 +300,10 @@ def _with_less_chroma(lab: Float32) -> Float32:
         step /= np.float32(2.0)
         rgb = linear(inside + step)
         inside += step * ((rgb.min(axis=0) >= -_DUST) & (rgb.max(axis=0) <= 1.0 + _DUST))
-    return linear(inside)
+    within, beyond = linear(inside), linear(inside + step)
+    room = np.where(beyond > within, 1 - within, within)  # to the wall that a channel moves towards
+    share = (room / np.maximum(np.abs(beyond - within), np.float32(1e-12))).min(axis=0)
+    return linear(inside + step * np.clip(share, 0.0, 1.0))
 
 
 def _check_pixels(name: str, pixels: Pixels) -> None:

@@ -405,7 +405,6 @@ class PaintService:
         """Let what runs come to its end; what waits is cancelled."""
         self.ready.clear()
         self.slots.close()
-        self._previewer.close()
 
 
 def _check_weights(encoders: Sequence[str]) -> None:
