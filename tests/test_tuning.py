@@ -155,6 +155,32 @@ def test_practice_brings_the_eyes_distance_down(stylizer: Stylizer, photo: Pictu
     assert style.digest == again.digest
 
 
+def test_a_tuning_for_earlier_weights_is_gone_on_from(stylizer: Stylizer, photo: Picture) -> None:
+    """With nothing learnt anew, the style sets what it set with the weights before, but for the mixing matrices, which are not tuned."""
+    earlier = load_generator()
+    with torch.no_grad():
+        for layer in (earlier.gains, earlier.shares, earlier.left):
+            layer.weight.add_(0.02 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(3)))
+    style = replace(tuned(Style.named(NAME), stylizer.engine), levels=Style.named(NAME).levels)
+    assert style.tuning is not None
+    still = replace(tuning.RECIPE, steps=1, learning_rate=0.0)
+    crops, target = tuning.crops_of([photo]), tuning.target_of_style(style)
+    again = tuning.tune(style, crops, Judge.named("eye"), target, still, size=96, batch=1, earlier=earlier)
+    assert again.tuning is not None and again.tuning.generator == generator_id()
+    learnt = torch.from_numpy(style.tuning.offset.astype(np.float32))[None] / tuning.KEPT
+    vector = torch.from_numpy(style.vector)[None]
+    with torch.no_grad():
+        before = earlier.modulation(vector, learnt)[0].numpy()
+        offset = torch.from_numpy(again.tuning.offset.astype(np.float32))[None] / tuning.KEPT
+        now = load_generator().modulation(vector, offset)[0].numpy()
+    first, last = 2 * sum(earlier.norms), earlier.tunable - 2 * sum(earlier.norms)
+    np.testing.assert_allclose(now[:first], before[:first], atol=5e-3)  # halves have 11 bits
+    np.testing.assert_allclose(now[-last:], before[-last:], atol=5e-3)
+    assert np.abs(now - before).max() > 5e-3, "matrices are predicted anew"
+    anew = tuning.tune(style, crops, Judge.named("eye"), target, still, size=96, batch=1)
+    assert anew.tuning is not None and not anew.tuning.offset.any()
+
+
 def test_a_target_of_the_style_is_what_the_eye_sees_of_the_picture() -> None:
     rng = np.random.default_rng(1)
     picture = Picture.from_array(rng.uniform(size=(12, 12, 3)).astype(np.float32)).resized(96, 96)
@@ -216,6 +242,16 @@ def test_a_library_with_tunings(tmp_path: Path, photo: Picture, monkeypatch: pyt
     (tuned_folder / "second.style").unlink()
     assert tune_works(gallery, tuned_folder, pack, recipe, size=64, batch=1) == 2
     assert (tuned_folder / "first.style").stat().st_mtime_ns == written["first.style"]
+    still = replace(recipe, learning_rate=0.0)
+    one = Style.load(tuned_folder / "second.style")
+    replace(one, tuning=Tuning(one.tuning.offset, "other")).save(tuned_folder / "second.style", overwrite=True)  # pyright: ignore[reportOptionalMemberAccess]
+    old = tmp_path / "old"
+    monkeypatch.setattr("scumble.train.library.generator_id", lambda path=None: "other" if path == old else generator_id())
+    monkeypatch.setattr("scumble.train.library.load_generator", lambda path: load_generator())
+    assert tune_works(gallery, tuned_folder, pack, still, size=64, batch=1, earlier=old) == 2
+    gone_on = Style.load(tuned_folder / "second.style").tuning
+    assert gone_on is not None and one.tuning is not None and gone_on.generator == generator_id()
+    np.testing.assert_allclose(gone_on.offset.astype(np.float32), one.tuning.offset.astype(np.float32), atol=2e-3)
     made = tmp_path / "made"
     made.mkdir()
     (tuned_folder / "second.style").unlink()
@@ -235,6 +271,9 @@ def test_the_command_checks_what_a_library_is_tuned_with(tmp_path: Path, capsys:
     there = ["train", "library", str(tmp_path), "--weights", str(tmp_path)]
     assert run([*there, "--pack", str(tmp_path)]) == 2
     assert "--tuned FOLDER" in capsys.readouterr().err
+    (tmp_path / "old.safetensors").touch()
+    assert run([*there, "--earlier", str(tmp_path / "old.safetensors")]) == 2
+    assert "needs --pack FOLDER" in capsys.readouterr().err
     assert run([*there, "--judge", "teacher"]) == 2
     assert "need --teacher FOLDER" in capsys.readouterr().err
     assert run([*there, "--judge", "teacher", "--teacher", str(tmp_path)]) == 2

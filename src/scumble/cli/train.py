@@ -188,6 +188,16 @@ def train_library(
         Path | None,
         typer.Option(metavar="FOLDER", help="Tune, on the photographs of its content.tar (or folder of that name).", show_default=False),
     ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A generator's weights: go on from the tunings that are for them, in a third of the steps.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     judge: Judging = None,
     teacher: JudgesFolder = None,
     steps: Steps = None,
@@ -202,6 +212,8 @@ def train_library(
     _check_judge(judge, teacher)
     if pack is not None and tuned is None:
         raise UsageError("--pack is what tunings are made from; say with --tuned FOLDER where they go")
+    if pack is None and earlier is not None:
+        raise UsageError("--earlier is gone on from in tuning, which needs --pack FOLDER")
     if pack is None and teacher is not None:
         raise UsageError("--teacher judges tunings; they need --pack FOLDER to be made from, too")
     _begin()
@@ -209,7 +221,7 @@ def train_library(
     from scumble.train.tuning import RECIPE
 
     if pack is not None and tuned is not None:
-        more = _given(judge=judge, size=size, batch=batch, device=device)
+        more = _given(judge=judge, size=size, batch=batch, device=device, earlier=earlier)
         done = tune_works(gallery, tuned, pack, _recipe(RECIPE, steps, minutes, seed), teacher=teacher, bfloat16=bfloat16, **more)
         typer.echo(f"{done} tuned")
     typer.echo(f"{build_library(gallery, _made(weights), tuned=tuned)} styles")

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from scumble.library import BUILT_IN
 from scumble.picture import Picture
 from scumble.style import Style, Tuning, pack
 from scumble.train.data import Crops, read_pictures
-from scumble.train.export import generator_id, replace_file
+from scumble.train.export import generator_id, load_generator, replace_file
 from scumble.train.judge import Judge
 from scumble.train.loop import Recipe
 from scumble.train.tuning import RECIPE, target_of_pictures, tune
@@ -59,17 +60,20 @@ def tune_works(
     teacher: Path | None = None,
     device: str = "cpu",
     bfloat16: bool = False,
+    earlier: Path | None = None,
     **settings: Any,
 ) -> int:
     """Tune to every work of the gallery that ``tuned`` has no ``.style`` file of yet; returns how many it has now.
 
-    Ends early after the recipe's minutes; the same call goes on. ``judge`` is one of :data:`~scumble.train.judge.JUDGES`, ``settings`` are
+    Ends early after the recipe's minutes; the same call goes on. ``earlier`` are a generator's weights: what is there for them is not begun
+    anew but gone on from. ``judge`` is one of :data:`~scumble.train.judge.JUDGES`, ``settings`` are
     those of :func:`~scumble.train.tuning.tune`.
     """
     watching = Judge.named(judge, teacher, device, bfloat16)
     photos = Crops(read_pictures(pack / "content.tar"), device)
     tuned.mkdir(parents=True, exist_ok=True)
     rows = _rows(gallery)
+    painter = None if earlier is None else load_generator(earlier)
     engine, began = Engine(), time.monotonic()
     for row in rows:
         if _tuning(tuned, row["name"]) is not None:
@@ -78,17 +82,19 @@ def tune_works(
             break
         picture = Picture.open(gallery / f"{row['name']}.jpg")
         style, target = Style.from_image(picture, name=row["name"], engine=engine), target_of_pictures(watching, [picture])
-        style = tune(style, photos, watching, target, recipe, **settings)
+        before = None if earlier is None else _tuning(tuned, row["name"], earlier)
+        style = replace(style, tuning=before)
+        style = tune(style, photos, watching, target, recipe, earlier=painter if before else None, **settings)
         style.save(tuned / f"{row['name']}.style", overwrite=True)
         log.info("tuned to %s", row["name"])
     return sum(_tuning(tuned, row["name"]) is not None for row in rows)
 
 
-def _tuning(tuned: Path, name: str) -> Tuning | None:
-    """What a work was tuned by, if that is for the generator that is installed."""
+def _tuning(tuned: Path, name: str, generator: Path = FOLDER / "generator.safetensors") -> Tuning | None:
+    """What a work was tuned by, if that is for these weights."""
     path = tuned / f"{name}.style"
     tuning = Style.load(path).tuning if path.is_file() else None
-    return tuning if tuning is not None and tuning.generator == generator_id() else None
+    return tuning if tuning is not None and tuning.generator == generator_id(generator) else None
 
 
 def _rows(gallery: Path) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from scumble.engine import EYE_MULTIPLE
 from scumble.errors import UsageError
 from scumble.fusion import Moments
+from scumble.nets.generator import Generator
 from scumble.picture import Picture
 from scumble.style import Style, Tuning, at_reference
 from scumble.train.data import Crops
@@ -39,9 +40,20 @@ it had content 0.485, structure 0.372, style 0.579; 0.7 of it 0.468, 0.338, 0.58
 
 
 class _Offset(nn.Module):
-    def __init__(self, n: int) -> None:
+    def __init__(self, start: Tensor) -> None:
         super().__init__()
-        self.offset = nn.Parameter(torch.zeros(1, n))
+        self.offset = nn.Parameter(start)
+
+
+@torch.no_grad()
+def _start(style: Style, painter: Generator, earlier: Generator | None) -> Tensor:
+    """Where tuning begins (1, T): at nothing, or at what the style set with ``earlier`` in so far as it can be tuned."""
+    if earlier is None or style.tuning is None:
+        return torch.zeros(1, painter.tunable)
+    vector, learnt = torch.from_numpy(style.vector)[None], torch.from_numpy(style.tuning.offset.astype(np.float32))[None] / KEPT
+    moved = earlier.modulation(vector, learnt) - painter.modulation(vector)
+    first = 2 * sum(painter.norms)
+    return torch.cat([moved[:, :first], moved[:, first + painter.modulations - painter.tunable :]], 1)
 
 
 def tune(
@@ -54,6 +66,7 @@ def tune(
     content_target: float | None = None,
     size: int = 256,
     batch: int = 2,
+    earlier: Generator | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Style:
     """``style`` with a tuning by which the installed generator paints ``photos`` in it better.
@@ -63,11 +76,13 @@ def tune(
         target: what ``judge`` should measure: :func:`target_of_style` for the eye, else :func:`target_of_pictures`.
         content_target: the content distance to hold, see :class:`~scumble.train.judge.Balance`; by default :data:`CONTENT_TARGETS`.
         size: side of the photographs' square crops in pixels.
+        earlier: the generator that ``style`` has a tuning for, to go on from that: what is predicted now and what was then may differ.
         progress: called with (steps done, steps in all, loss).
     """
     device = judge.device
-    painter = load_generator().to(device).eval().requires_grad_(False)
-    painter = painter.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    painter = load_generator().eval().requires_grad_(False)
+    start = _start(style, painter, earlier).to(device)
+    painter = painter.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     vector = torch.from_numpy(style.vector)[None].to(device)
     target = [(mean.to(device), second.to(device)) for mean, second in target]
     balance = Balance(CONTENT_TARGETS[judge.name] if content_target is None else content_target, 0.65)
@@ -82,7 +97,7 @@ def tune(
         return loss, numbers
 
     with TemporaryDirectory() as folder:  # a minute's work needs no checkpoint that outlives it
-        found = fit(_Offset(painter.tunable).to(device), loss_of, recipe, Path(folder), memory=balance.memory)
+        found = fit(_Offset(start), loss_of, recipe, Path(folder), memory=balance.memory)
     assert isinstance(found, _Offset)
     offset = (KEPT * found.offset.detach()[0]).cpu().numpy().astype(np.float16)
     return replace(style, tuning=Tuning(offset, generator_id()))
