@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 
@@ -45,6 +46,24 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
     with visitor.repainting():
         visitor.slide("strength", 1.2)
     assert not visitor.page.is_visible("#sc-download")  # the file is not what is shown any more
+
+
+def test_whoever_clicks_before_there_is_a_seat_is_served_then(visit, tmp_path, monkeypatch):
+    from studio_browser import running
+
+    from scumble.serve.app import create_app
+    from scumble.serve.settings import Settings
+    from scumble.serve.studio.desk import Desk
+
+    opened, sit = threading.Event(), Desk.sit
+    monkeypatch.setattr(Desk, "sit", lambda desk: opened.wait(60) and sit(desk))
+    with running(create_app(Settings(data=tmp_path / "data"))) as place:
+        visitor = visit(place)
+        visitor.page.click("[data-do=example]")
+        visitor.page.wait_for_selector(".sc-stage[data-busy]")
+        opened.set()
+        visitor.page.wait_for_function("document.querySelector('.sc-note').textContent.startsWith('Preview')")
+        assert not visitor.page.is_visible(".sc-error")
 
 
 def test_the_thumbnails_show_the_visitors_picture(visit, photo_file):

@@ -58,7 +58,8 @@ def lay_out(desk: Desk) -> gr.Blocks:
 
         settings = list(controls.values())
         seen = [stage, share, download]
-        page.load(desk.sit, None, sitting, **QUIET)
+        # what is clicked before the sitting is there would find none
+        page.load(desk.sit, None, sitting, **QUIET).success(_seated, None, [stage, gallery], **QUIET)
         for event, take in (("picture", desk.take_picture), ("example", desk.take_example)):
             widgets.on(stage, event)(take, [sitting, stage], [stage, gallery, status], **QUIET).success(
                 desk.preview, [sitting, *settings], seen, **QUIET
@@ -77,6 +78,10 @@ def lay_out(desk: Desk) -> gr.Blocks:
         widgets.on(past, "back")(desk.back, [sitting, past], [stage, gallery, status, download, past, share, *settings], **QUIET)
     page.queue(default_concurrency_limit=None, max_size=4 * desk.service.settings.queue + 64, api_open=False)
     return page
+
+
+def _seated() -> tuple[gr.HTML, gr.HTML]:
+    return gr.HTML(seated=True), gr.HTML(seated=True)
 
 
 def _close(sitting: Sitting | None) -> None:

@@ -29,7 +29,9 @@ def head() -> gr.HTML:
 
 def stage(limit: int) -> gr.HTML:
     """The picture: dropped, pasted, chosen or photographed; before and after; the mask. ``limit`` is in bytes."""
-    return _part("stage", elem_id="sc-stage-block", before="", after="", note="", error="", restored=None, limit=limit, beat=0)
+    return _part(
+        "stage", elem_id="sc-stage-block", seated=False, before="", after="", note="", error="", restored=None, limit=limit, beat=0
+    )
 
 
 def gallery(limit: int, thumbnails: Callable[[Sequence[Any]], Mapping[str, Any]]) -> gr.HTML:
@@ -49,6 +51,7 @@ def gallery(limit: int, thumbnails: Callable[[Sequence[Any]], Mapping[str, Any]]
         "gallery",
         markup,
         elem_id="sc-gallery-block",
+        seated=False,
         content="",
         own=[],
         chosen="",

@@ -1,6 +1,6 @@
 // The styles, painted on the picture at hand; one is picked, or several blended.
 // Up: props.value = {terms: [[weight, source], …]} with 'pick'; {files: [{path, name}, …]} with 'own'.
-// Down: content (the key of the picture to paint small), own (the user's styles), chosen (one of them, just brought), restored (terms from
+// Down: seated (events before that wait), content (the key of the picture to paint small), own (the user's styles), chosen (one of them, just brought), restored (terms from
 // the history), error, limit (bytes), beat (a number for each answer).
 const $ = (selector) => element.querySelector(selector);
 const root = $('.sc-gallery'), grid = $('.sc-grid'), search = $('input[type=search]'), files = $('input[type=file]'), blend = $('.sc-blend');
@@ -13,7 +13,10 @@ const shown = () => cards().filter((c) => !c.hidden);
 function fail(sentence) { $('.sc-error').textContent = sentence || ''; $('.sc-error').hidden = !sentence; }
 
 // ---- picking
-function tell() { props.value = { terms }; trigger('pick', {}); }
+let held = '';
+function send(event) { if (props.seated) trigger(event, {}); else held = event; }
+watch('seated', () => { if (props.seated && held) trigger(held, {}); held = ''; });
+function tell() { props.value = { terms }; send('pick'); }
 function pick(source) { terms = [[1, source]]; mark(); tell(); }
 function add(source) {
   if (terms.some((t) => t[1] === source)) { if (terms.length > 1) { terms = terms.filter((t) => t[1] !== source); mark(); tell(); } return; }
@@ -135,7 +138,7 @@ async function give(list) {
     try { sent.push({ path: (await upload(file)).path, name: file.name }); } catch (error) { fail(file.name + ' could not be sent (' + error.message + '); try once more'); }
   }
   root.removeAttribute('aria-busy');
-  if (sent.length) { props.value = { files: sent }; trigger('own', {}); }
+  if (sent.length) { props.value = { files: sent }; send('own'); }
 }
 root.addEventListener('dragover', (e) => { e.preventDefault(); root.classList.add('sc-over'); });
 root.addEventListener('dragleave', (e) => { if (!root.contains(e.relatedTarget)) root.classList.remove('sc-over'); });

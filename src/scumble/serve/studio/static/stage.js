@@ -1,11 +1,15 @@
 // The stage: one picture comes in, and is looked at before and after; a mask is brushed onto it.
 // Up: props.value = {path, name} with 'picture'; {mask, feather, invert} with 'mask'; nothing with 'example'.
-// Down: before, after (addresses of pictures), note, error, restored (a mask from the history), limit (bytes), beat (a number for each answer).
+// Down: seated (events before that wait), before, after (addresses of pictures), note, error, restored (a mask from the history), limit (bytes), beat (a number for each answer).
 const $ = (selector) => element.querySelector(selector);
 const root = $('.sc-stage'), frame = $('.sc-frame'), canvas = $('.sc-canvas'), split = $('.sc-split'), ring = $('.sc-ring');
 const before = $('.sc-before'), after = $('.sc-after'), dialog = $('dialog'), video = $('video');
 const pen = canvas.getContext('2d', { willReadFrequently: true });
 const MOST = 1024, STEPS_BACK = 12;
+
+let held = '';
+function send(event) { if (props.seated) trigger(event, {}); else held = event; }
+watch('seated', () => { if (props.seated && held) trigger(held, {}); held = ''; });
 
 function fail(sentence) {
   $('.sc-error').textContent = sentence || '';
@@ -25,7 +29,7 @@ async function take(file) {
   try {
     const sent = await upload(file);
     props.value = { path: sent.path, name: file.name || 'picture.png' };
-    trigger('picture', {});
+    send('picture');
   } catch (error) {
     working(false);
     fail('the picture could not be sent (' + error.message + '); try once more');
@@ -126,7 +130,7 @@ function picture() { // white on black, whatever the colour that is shown
 function tell() {
   props.value = { mask: empty() ? '' : picture().toDataURL('image/png'), feather: Number(setting('feather').value) / 1000, invert: setting('invert').checked };
   working(true);
-  trigger('mask', {});
+  send('mask');
 }
 function restore() {
   const kept = props.restored;
@@ -206,7 +210,7 @@ function saveMask() {
 
 const actions = {
   choose: () => $('[data-file=any]').click(), camera, shoot, leave, undo, clear, 'save-mask': saveMask,
-  mask: () => masking(canvas.hidden), example: () => { fail(''); working(true); trigger('example', {}); },
+  mask: () => masking(canvas.hidden), example: () => { fail(''); working(true); send('example'); },
 };
 for (const b of element.querySelectorAll('[data-do]')) b.addEventListener('click', () => actions[b.dataset.do]());
 arrived();
