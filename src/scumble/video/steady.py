@@ -64,8 +64,8 @@ class Movement:
     """(h, w, 2): the pixel at (x, y) was at (x + u, y + v)."""
     trust: Floats
     """(h, w) in [0, 1]: 0 where nothing was."""
-    fixed: NDArray[np.bool_] | None = None
-    """(H, W): where the frame at its full size shows that nothing has moved. None if the movement was found at that size."""
+    fixed: Bytes | None = None
+    """(H, W), 1 where the frame at its full size shows that nothing has moved; None if that is nowhere, or movement was found at that size."""
 
     def across(self, height: int, width: int, into: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
         """``flow`` (H, W, 2) and ``trust`` (H, W) for the whole frame; ``into`` is memory to be used for them."""
@@ -74,8 +74,9 @@ class Movement:
         wide = self.flow * np.array([width / w, height / h], np.float32)
         flow, trust = cv2.resize(wide, (width, height), flow), cv2.resize(self.trust, (width, height), trust)
         if self.fixed is not None:
-            np.copyto(flow, 0.0, where=self.fixed[:, :, None])
-            np.copyto(trust, 1.0, where=self.fixed)
+            nowhere, sure = _unmoved(height, width)
+            cv2.copyTo(nowhere, self.fixed, flow)
+            cv2.copyTo(sure, self.fixed, trust)
         return flow, trust
 
 
@@ -192,7 +193,7 @@ class Steadier:
                 self._room = tuple(np.empty((height, width, *more), np.float32) for more in ((3,), (3,), (2,), (), (), ()))
             a, b, room, *planes, rest = self._room
             flow, anchored = past.anchor.across(height, width, (room, planes[0]))
-            anchor = carry(self._anchor, flow, a)
+            anchor = carry(self._anchor, flow, a, linear=True)  # in half the time; once in 8 frames is not every time
             flow, share = past.last.across(height, width, (room, planes[1]))
             last = carry(self._last, flow, b)
             share *= np.float32(MOST * self.amount)
@@ -214,17 +215,17 @@ class Steadier:
         self._last, self._anchor = snapshot.get("last"), snapshot.get("anchor")
 
 
-def carry(image: NDArray[Any], flow: NDArray[Any], into: Floats | None = None) -> Floats:
+def carry(image: NDArray[Any], flow: NDArray[Any], into: Floats | None = None, *, linear: bool = False) -> Floats:
     """``image`` (h, w[, n]) float32, taken at (x + u, y + v) for each pixel; beyond its edge, the edge.
 
-    Cubic: linear would blur at every step.
+    Cubic: ``linear`` would blur at every step.
     """
     cv2 = load_cv2()
     at = _grid(*flow.shape[:2]) + flow.astype(np.float32, copy=False)
-    return cv2.remap(image, at, None, cv2.INTER_CUBIC, into, cv2.BORDER_REPLICATE)
+    return cv2.remap(image, at, None, cv2.INTER_LINEAR if linear else cv2.INTER_CUBIC, into, cv2.BORDER_REPLICATE)
 
 
-def _fixed(still: NDArray[np.bool_], full: Bytes, last: Bytes) -> NDArray[np.bool_]:
+def _fixed(still: NDArray[np.bool_], full: Bytes, last: Bytes) -> Bytes | None:
     """Where the full frame is what it was, at and next to places that are ``still`` in the reduced one.
 
     Reduced, edges of what moves smear over what is behind it. Next to them only: where nothing can be seen to move, in a sky that a
@@ -232,8 +233,10 @@ def _fixed(still: NDArray[np.bool_], full: Bytes, last: Bytes) -> NDArray[np.boo
     """
     cv2 = load_cv2()
     height, width = full.shape
+    if not still.any():
+        return None
     near = cv2.resize(cv2.dilate(still.astype(np.uint8), np.ones((5, 5), np.uint8)), (width, height), interpolation=cv2.INTER_NEAREST)
-    return (near > 0) & (cv2.blur(cv2.absdiff(full, last), (3, 3)) < 1)
+    return near & (cv2.blur(cv2.absdiff(full, last), (3, 3)) < 1)
 
 
 def _likely(change: Floats) -> Floats:
@@ -250,6 +253,12 @@ def _grid(height: int, width: int) -> Floats:
     at = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
     at.flags.writeable = False
     return at
+
+
+@lru_cache(maxsize=2)
+def _unmoved(height: int, width: int) -> tuple[Floats, Floats]:
+    """Movement of none (H, W, 2), and all trust in it (H, W)."""
+    return np.zeros((height, width, 2), np.float32), np.ones((height, width), np.float32)
 
 
 def _inside(flow: Floats) -> NDArray[np.bool_]:
