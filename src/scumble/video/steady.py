@@ -65,7 +65,7 @@ class Movement:
     trust: Floats
     """(h, w) in [0, 1]: 0 where nothing was."""
     fixed: Bytes | None = None
-    """(H, W), 1 where the frame at its full size shows that nothing has moved; None if that is nowhere, or movement was found at that size."""
+    """(H, W), 1 where the frame at its full size shows that nothing has moved; None for nowhere, or if movement was found at that size."""
 
     def across(self, height: int, width: int, into: tuple[Floats, Floats] | None = None) -> tuple[Floats, Floats]:
         """``flow`` (H, W, 2) and ``trust`` (H, W) for the whole frame; ``into`` is memory to be used for them."""
