@@ -127,7 +127,9 @@ def refine(
     objective = Objective(encoder, _tensor(content, device), style, style_loss, content_level, weights, memory)
     pyramid = _Pyramid(_tensor(painted, device), scales)
     rates = [learning_rate * _FINER_RATE**k for k in reversed(range(len(pyramid.levels)))]
-    optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(pyramid.levels, rates, strict=True)], betas=(0.9, 0.99))
+    # nothing is drawn by chance, so there is no noise for long averages to even out: with 0.9 and 0.99 the losses of three pairs after 50
+    # steps were those of 35 with these
+    optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(pyramid.levels, rates, strict=True)], betas=(0.7, 0.7))
 
     start, taken, best, best_loss, interrupted = clock(), 0, painted, math.inf, False
     try:
