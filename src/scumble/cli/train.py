@@ -192,7 +192,7 @@ def train_library(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A generator's weights: go on from the tunings that are for them, in a third of the steps.",
+            help="A generator's weights: go on from the tunings that are for them, with fewer --steps.",
             exists=True,
             dir_okay=False,
             show_default=False,
