@@ -89,6 +89,13 @@ class TestSteady:
         steadier(as_float(frames[0]), None)
         assert steadier(as_float(frames[1]), found).shape == (height, width, 3)
 
+    def test_a_frame_of_another_size_begins_anew(self):
+        """Also where both are alike when reduced."""
+        flow = Flow()
+        flow(picture(0, 1000, 500), cut=True)
+        assert flow(picture(1, 998, 499), cut=False) is None
+        assert flow(picture(2, 998, 499), cut=False) is not None
+
     def test_what_stands_still_is_not_drawn_along(self):
         """A wall right beside something that goes by: smooth flow carries it along, and it was where it is."""
         clip = steadiness.passer_by(TestSteadiness().photo(), 14, 90, 160)

@@ -122,7 +122,7 @@ class Flow:
         grey = full if size == (width, height) else cv2.resize(full, size, interpolation=cv2.INTER_AREA)
         last, self._last = self._last, grey
         full_last, self._full = self._full, full
-        if cut or last is None or last.shape != grey.shape:
+        if cut or last is None or full_last is None or full_last.shape != full.shape:
             self._anchor, self._since, self._count = grey, None, 0
             return None
         back = self._dis.calc(grey, last, None)
@@ -136,7 +136,7 @@ class Flow:
         back[still] = 0.0
         change = np.where(still, unmoved, moved) * np.float32(1 / 255)
         trust = np.where(still | (consistent & _inside(back)), _likely(change), np.float32(0))
-        step = Movement(back, trust, None if grey is full or full_last is None else _fixed(still, full, full_last))
+        step = Movement(back, trust, None if grey is full else _fixed(still, full, full_last))
         anchor = step if self._since is None or self._anchor is None else self._to_anchor(step, self._since, self._anchor, grey, still)
         self._count += 1
         renews = self._count == EVERY
@@ -155,11 +155,10 @@ class Flow:
 
     def snapshot(self) -> Snapshot:
         """The last frame, the anchor, and the movement since, as arrays."""
-        if self._last is None or self._anchor is None:
+        if self._last is None or self._full is None or self._anchor is None:
             return {}
         since = {} if self._since is None else {k: v for k, v in vars(self._since).items() if v is not None}
-        full = {} if self._full is None else {"full": self._full}
-        return {"last": self._last, **full, "anchor": self._anchor, "count": np.array(self._count), **since}
+        return {"last": self._last, "full": self._full, "anchor": self._anchor, "count": np.array(self._count), **since}
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """Go on as if nothing had happened."""
