@@ -18,6 +18,7 @@ from scumble.nets.eye import Eye
 from scumble.nets.losses import STYLE_DISTANCES, STYLE_LOSSES, Statistics, content_loss, total_variation
 from scumble.nets.objective import ROOT_FLOOR, Objective, padded
 from scumble.nets.refine import refine, style_statistics
+from scumble.nets.sight import Critic, Sight
 from scumble.nets.vgg import Vgg
 from scumble.windows import Window
 
@@ -52,7 +53,7 @@ def by_autograd(encoder, x, content, style, name, level=3):
     x = x.clone().requires_grad_()
     taps = encoder(padded(x))
     parts = [content_loss(taps[level], encoder(padded(content))[level])]
-    for tap, target in zip(taps, style, strict=True):
+    for tap, target in zip(taps, style, strict=False):
         parts.append((STYLE_LOSSES[name](tap, Statistics.from_moments(target, dtype=x.dtype)).clamp_min(0) + ROOT_FLOOR).sqrt())
     parts.append(total_variation(x))
     total = WEIGHTS[0] * parts[0] + WEIGHTS[1] * torch.stack(parts[1:-1]).mean() + WEIGHTS[2] * parts[-1]
@@ -60,8 +61,8 @@ def by_autograd(encoder, x, content, style, name, level=3):
     return total.item(), [p.item() for p in parts], x.grad
 
 
-def objective(encoder, content, style, name="wasserstein", tile=None, **settings):
-    made = Objective(encoder, tensor(content).to(next(encoder.parameters())), style, name, 3, WEIGHTS, **settings)
+def objective(encoder, content, style, name="wasserstein", tile=None, level=3, **settings):
+    made = Objective(encoder, tensor(content).to(next(encoder.parameters())), style, name, level, WEIGHTS, **settings)
     if tile is not None:
         made.tile = tile
     return made
@@ -89,6 +90,16 @@ def test_loss_and_gradient_are_autograds_tiled_or_whole(eye, height, width, tile
     x = tensor(picture(height, width, seed=1)).double()
     found = objective(double(eye), content, style, name, tile)(x, step)
     assert_same(found, by_autograd(double(eye), x, tensor(content).double(), style, name))
+
+
+@pytest.mark.parametrize("tile", [48, sys.maxsize])
+def test_a_tap_for_layout_alone(tile):
+    torch.manual_seed(0)
+    critic = Critic(Sight()).eval().requires_grad_(False)
+    content, style = picture(70, 290), style_statistics(critic, [picture(64, 80, seed=3)])[:5]
+    x = tensor(picture(70, 290, seed=1)).double()
+    found = objective(double(critic), content, style, tile=tile, level=critic.layout)(x, 2)
+    assert_same(found, by_autograd(double(critic), x, tensor(content).double(), style, "wasserstein", critic.layout))
 
 
 def test_single_precision_is_enough(eye):
@@ -128,7 +139,7 @@ def test_distances_of_statistics_are_the_losses(name):
     torch.testing.assert_close(STYLE_DISTANCES[name](Statistics.measure(features), target), STYLE_LOSSES[name](features, target))
 
 
-@pytest.mark.parametrize("net", [Eye(), Vgg("vgg19"), Vgg("vgg16", ["pool2"])], ids=["eye", "vgg19", "pool2"])
+@pytest.mark.parametrize("net", [Eye(), Critic(Sight()), Vgg("vgg19"), Vgg("vgg16", ["pool2"])], ids=["eye", "critic", "vgg19", "pool2"])
 def test_encoders_see_no_farther_than_they_say(net):
     net = net.eval().requires_grad_(False)
     a = tensor(picture(16, 416))
@@ -219,6 +230,7 @@ MEASURE = """
 import numpy as np, torch
 torch.set_num_threads(1)
 from scumble.nets.refine import refine, style_statistics
+from scumble.nets.sight import Critic, Sight
 from scumble.nets.vgg import load_encoder
 eye = load_encoder("eye")
 pixels = np.random.default_rng(0).random((800, 800, 3), dtype=np.float32)

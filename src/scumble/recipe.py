@@ -152,7 +152,7 @@ def weights_used(request: Request, named: bool) -> list[str]:
     used = ["eye.onnx"]
     used += ["generator.onnx", "modulator.onnx"] if request.settings["method"] == "generator" else [f"decoder{k}.onnx" for k in range(1, 6)]
     if request.refines and request.settings["encoder"] == "eye":
-        used.append("eye.safetensors")
+        used += ["eye.safetensors", "sight.safetensors"]
     return [*used, library.BUILT_IN] if named else used
 
 

@@ -273,11 +273,16 @@ class _Refinement:
             return painted
         try:
             from scumble.nets.refine import QUALITY, device_for, refine, style_statistics
+            from scumble.nets.sight import Critic, load_sight
             from scumble.nets.vgg import load_encoder
         except ImportError as e:
             raise MissingExtraError('quality "fine" and "best" need PyTorch: pip install "scumble[torch]"') from e
-        encoder = load_encoder(self.encoder, device=device_for(self.device))
-        statistics = style.levels if self.encoder == "eye" else style_statistics(encoder, pictures())
+        device = device_for(self.device)
+        if self.encoder == "eye":
+            encoder, statistics = Critic(load_sight(device)), style.levels
+        else:
+            encoder = load_encoder(self.encoder, device=device)
+            statistics = style_statistics(encoder, pictures())
         steps = QUALITY[self.quality] if self.steps is None else self.steps
         return refine(
             painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview

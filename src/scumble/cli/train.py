@@ -1,4 +1,4 @@
-"""The verbs ``train eye | decoder | generator``: options in, checkpoints and weight files out."""
+"""The verbs ``train eye | sight | decoder | generator``: options in, checkpoints and weight files out."""
 
 from __future__ import annotations
 
@@ -78,6 +78,37 @@ def train_eye(
     if weights is not None:
         export.export_eye(pupil.eye, _made(weights))
         _write_manifest(weights, ("eye",), out)
+
+
+@app.command("sight", cls=defaults_from("scumble.train.sight:RECIPE", "scumble.train.sight:train_sight"))
+def train_sight(
+    *,
+    pack: Pack,
+    teacher: Teacher,
+    out: Out,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Begin with the sight of --weights.")] = False,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    batch: Batch = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    bfloat16: BFloat16 = False,
+    weights: Weights = None,
+) -> None:
+    """Distil what completes the eye, which stays as it is, to VGG-19: refinement and tuning judge by it."""
+    _begin()
+    from scumble.nets.sight import load_sight
+    from scumble.train import export
+    from scumble.train.sight import RECIPE, train_sight
+
+    more = _given(size=size, batch=batch, device=device, bfloat16=bfloat16)
+    if go_on:
+        more["start"] = load_sight(weights=_weights_at(weights, "sight.safetensors"), eye=_weights_at(weights, "eye.safetensors"))
+    sight = train_sight(pack, teacher, _eye(weights), out, _recipe(RECIPE, steps, minutes, seed), **more)
+    if weights is not None:
+        export.export_sight(sight, _made(weights))
+        _write_manifest(weights, ("sight",), out)
 
 
 @app.command("decoder", cls=defaults_from("scumble.train.decoder:RECIPE", "scumble.train.decoder:train_decoder"))

@@ -47,21 +47,25 @@ class Eye(nn.Module):
 
     def forward(self, x: Tensor, depth: int = 5) -> list[Tensor]:
         """The first ``depth`` taps."""
+        return [tap for _, tap in self.blocks(x, depth)]
+
+    def blocks(self, x: Tensor, depth: int = 5) -> list[tuple[Tensor, Tensor]]:
+        """What the last convolution of each of the first ``depth`` blocks sees, and its tap; one size both."""
         x = (x - 0.45) * 4.0
-        taps = []
+        out = []
         for k in range(1, depth + 1):
             convs = list(getattr(self, f"block{k}"))
             for conv in convs[:-1]:
                 x = F.relu(conv(x))
             if k > 1:
                 x = F.max_pool2d(x, 2)
-            x = F.relu(convs[-1](x))
-            taps.append(x)
-        return taps
+            out.append((x, F.relu(convs[-1](x))))
+            x = out[-1][1]
+        return out
 
 
 class Heads(nn.Module):
-    """1×1 convolutions that predict the teacher's (normalised VGG-19's) channels from the eye's taps. Used in training alone."""
+    """1×1 convolutions that predict the teacher's (normalised VGG-19's) channels from taps."""
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS, teacher: tuple[int, ...] = TEACHER_WIDTHS) -> None:
         super().__init__()

@@ -85,10 +85,10 @@ class _View:
 
 
 class _Sums:
-    """Of one tap's features over all positions, in float64: number, sum, sum of outer products."""
+    """Of one tap's features over all positions, in float64: number, sum, sum of outer products, or the diagonal alone of that."""
 
-    def __init__(self, channels: int) -> None:
-        self.count = 0
+    def __init__(self, channels: int, diagonal: bool) -> None:
+        self.count, self.diagonal = 0, diagonal
         self.first = torch.zeros(channels, dtype=torch.float64)
         self.second = torch.zeros(channels, channels, dtype=torch.float64)
 
@@ -97,8 +97,12 @@ class _Sums:
         if count == 0:
             return
         # centred in the tile: outer products of features far from zero would lose the covariance to rounding
-        own = Statistics.measure(features.detach())
-        mean, covariance = own.mean[0].cpu().double(), own.covariance[0].cpu().double()
+        if self.diagonal:
+            variance, center = torch.var_mean(features.detach()[0], (1, 2), correction=0)
+            mean, covariance = center.cpu().double(), variance.cpu().double().diag()
+        else:
+            own = Statistics.measure(features.detach())
+            mean, covariance = own.mean[0].cpu().double(), own.covariance[0].cpu().double()
         self.count += count
         self.first += count * mean
         self.second += count * (covariance + mean.outer(mean))
@@ -114,7 +118,7 @@ class Objective:
     Args:
         encoder: frozen; its device is where the work is done.
         content: (1, 3, H, W) in [0, 1].
-        style: mean and covariance at each of the encoder's taps.
+        style: mean and covariance at each of the encoder's taps, but for a last one that only content is compared at.
         style_loss: a key of :data:`scumble.nets.losses.STYLE_DISTANCES`.
         content_level: the tap at which the content is compared; the last one if there are fewer.
         weights: of content, style and total variation.
@@ -142,14 +146,16 @@ class Objective:
         self.padded = padded_size(self.height, self.width)
         self.channels, self.strides, kept = _probed(encoder, content)
         given = [s.mean.shape[1] for s in self.style]
-        if self.channels != given:
+        self.content_level = min(content_level, len(self.channels) - 1)
+        # styles need not be measured where content alone is compared, beyond all the rest
+        styled = self.channels[:-1] if len(given) == self.content_level == len(self.channels) - 1 else self.channels
+        if styled != given:
             raise errors.UsageError(
                 f"the encoder's taps have {self.channels} channels and the style's statistics {given}; measure the style with this encoder"
             )
         self.aligned = max(ALIGNED, *self.strides)
         self.reach = math.ceil(getattr(encoder, "reach", REACH) / self.aligned) * self.aligned
         self.tile = sys.maxsize if memory is None else self._tile_within(memory, kept * PEAK)
-        self.content_level = min(content_level, len(self.channels) - 1)
         self.content = self._trying_smaller(lambda: self._normalised(content))
         self.content_energy = self.content.square().mean((2, 3), dtype=torch.float64)[0].cpu()
 
@@ -160,7 +166,7 @@ class Objective:
     def _judged(self, x: Tensor, step: int, gradient: bool) -> Judged:
         tiles = self._tiles(step)
         once = gradient and len(tiles) == 1
-        sums = [_Sums(n) for n in self.channels]
+        sums = [_Sums(n, diagonal=level >= len(self.style)) for level, n in enumerate(self.channels)]
         products = torch.zeros(self.channels[self.content_level], dtype=torch.float64)
         variation = 0.0
         view = None
@@ -213,7 +219,7 @@ class Objective:
             variance = own[self.content_level].variance
             factor = normalising_factor(variance)
             losses = {"content loss": (factor.square() * variance - 2 * factor * product + self.content_energy).mean()}
-            for name, statistics, target in zip(self.names, own, self.style, strict=True):
+            for name, statistics, target in zip(self.names, own, self.style, strict=False):
                 losses[f"style loss at {name}"] = (self.distance(statistics, target).clamp_min(0) + ROOT_FLOOR).sqrt()
             content, *style = losses.values()
             total = self.weights[0] * content + self.weights[1] * torch.stack(style).mean()
@@ -232,10 +238,13 @@ class Objective:
         """Take the derivatives with respect to a tile's features back to its pixels."""
         pulls: list[Tensor] = []
         for level, (tap, slope, count) in enumerate(zip(view.taps, slopes, counts, strict=True)):
-            # channels last on both sides: features come so, and no copy is made
-            pull = F.linear(tap.detach().permute(0, 2, 3, 1), (slope.matrix / count).to(tap), (slope.offset / count).to(tap)).permute(
-                0, 3, 1, 2
-            )
+            if level >= len(self.style):
+                each = (slope.matrix.diagonal() / count).to(tap)[None, :, None, None]
+                pull = torch.addcmul((slope.offset / count).to(tap)[None, :, None, None], tap.detach(), each)
+            else:
+                # channels last on both sides: features come so, and no copy is made
+                rows = tap.detach().permute(0, 2, 3, 1)
+                pull = F.linear(rows, (slope.matrix / count).to(tap), (slope.offset / count).to(tap)).permute(0, 3, 1, 2)
             if level == self.content_level:
                 pull += self.content[view.cells[level]] * (slope.content / count).to(tap)[None, :, None, None]
             pulls.append(pull)

@@ -74,7 +74,7 @@ def refine(
     style_weight: float = 1.0,
     tv_weight: float = 0.2,
     style_loss: str = "wasserstein",
-    content_level: int = 3,
+    content_level: int | None = None,
     scales: int = 5,
     learning_rate: float = 0.03,
     seconds: float = math.inf,
@@ -92,14 +92,16 @@ def refine(
     Args:
         painted: where to start, (H, W, 3) in [0, 1], any size.
         content: the picture whose layout is to be kept, of the same size.
-        style: mean and covariance at each of the encoder's taps: a Style's ``levels`` for the eye, else see :func:`style_statistics`.
+        style: mean and covariance at each of the encoder's taps but those for layout alone: a Style's ``levels`` for the eye, else see
+            :func:`style_statistics`.
         encoder: a frozen net as :func:`scumble.nets.vgg.load_encoder` gives it; the work is done on its device.
         steps: how many; 0 only measures. :data:`QUALITY` has presets.
         content_weight: pulls towards the content's layout.
         style_weight: pulls towards the style.
         tv_weight: holds down grain.
         style_loss: a key of :data:`scumble.nets.losses.STYLE_LOSSES`.
-        content_level: which tap the content is compared at, counted from 0; the last one if there are fewer.
+        content_level: which tap the content is compared at, counted from 0, the last one if there are fewer; by default the encoder's
+            ``layout`` if it has such a number, else 3.
         scales: levels of the pyramid; 1 optimises bare pixels.
         learning_rate: of Adam, in units of the full range of brightness.
         seconds: a budget of time; the learning rate falls faster if it will not do for all steps.
@@ -123,6 +125,7 @@ def refine(
         raise errors.UsageError(errors.unknown("style loss", style_loss, STYLE_LOSSES))
     _check_pictures(painted, content)
     device = next(encoder.parameters()).device
+    content_level = int(getattr(encoder, "layout", 3)) if content_level is None else content_level
     weights = (content_weight, style_weight, tv_weight)
     objective = Objective(encoder, _tensor(content, device), style, style_loss, content_level, weights, memory)
     pyramid = _Pyramid(_tensor(painted, device), scales)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's RGB values, as torchvision normalises them."""
 EYE_WEIGHTS = Path(__file__).parent.parent / "weights" / "eye.safetensors"
 
+Module = TypeVar("Module", bound=nn.Module)
 Pooling = Literal["max", "average"]
 Padding = Literal["replicate", "zeros"]
 
@@ -220,5 +221,10 @@ def load_encoder(
     else:
         net = Vgg(architecture, layers, pooling=pooling, padding=padding)
         net.load_weights(weights or fetch(*SOURCES[architecture], offline=offline, report=report))
+    return frozen(net, device)
+
+
+def frozen(net: Module, device: str | torch.device) -> Module:
+    """``net`` on ``device``, ready to measure with."""
     net = net.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return net.eval().requires_grad_(False)

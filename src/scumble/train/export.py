@@ -21,6 +21,7 @@ from scumble.errors import ScumbleError
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
 from scumble.nets.generator import MARGIN, MULTIPLE, Generator
+from scumble.nets.sight import Sight
 from scumble.style import Style
 from scumble.weights import FOLDER, sha256
 
@@ -132,6 +133,12 @@ def export_eye(eye: Eye, folder: Path = FOLDER) -> None:
     halved(eye)
     _onnx(eye, (torch.rand(1, 3, 64, 48),), folder / "eye.onnx", ["pixels"], list(LEVELS), ["pixels", *LEVELS])
     _safetensors(eye, folder / "eye.safetensors")
+
+
+def export_sight(sight: Sight, folder: Path = FOLDER) -> None:
+    """``sight.safetensors``: what it has beside the eye's weights."""
+    halved(sight)
+    _safetensors(nn.ModuleDict({"beside": sight.beside, "heads": sight.heads}), folder / "sight.safetensors")
 
 
 def export_decoder(decoder: Decoder, folder: Path = FOLDER) -> None:

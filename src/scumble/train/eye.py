@@ -14,6 +14,8 @@ from scumble.train.loop import Recipe, fit, seeded, step_generator
 from scumble.train.teacher import Teacher
 
 RECIPE = Recipe(steps=2400, learning_rate=3e-3, warm_up=30, ema=0.99)
+SETS = ("content.tar", "style.tar", "style_small.tar")
+"""Of the training pack."""
 
 
 class Pupil(nn.Module):
@@ -59,30 +61,19 @@ def train_eye(
     size: int = 144,
     batch: int = 8,
     cache: int = 0,
-    last_block: bool = False,
-    start: Pupil | None = None,
     device: str = "cpu",
     bfloat16: bool = False,
 ) -> Pupil:
     """Distil on ``pack``'s ``content.tar``, ``style.tar`` and ``style_small.tar``; checkpoints and logs go to ``folder``.
 
-    relu5_1 learns slowest, and nothing depends on it: with ``last_block`` its block alone goes on learning from ``start``, at a
-    sixth of a full step's price.
-
     The exact teacher costs more than the pupil's own training, so ``cache`` crops can have their targets computed once and
     kept (2.5 MB each at 144 px, half precision). On a GPU 0, fresh crops in every step, is the better choice.
     """
-    names = ("content.tar", "style.tar", "style_small.tar")
-    crops = Crops([p for n in names for p in read_pictures(pack / n)], device)
-    held = Crops([p for n in names for p in read_pictures(pack / n, held_out=True, limit=20)], device)
+    crops = Crops([p for n in SETS for p in read_pictures(pack / n)], device)
+    held = Crops([p for n in SETS for p in read_pictures(pack / n, held_out=True, limit=20)], device)
     teacher = Teacher(teacher_folder).to(device)
     scales = channel_scales(teacher, crops, size)
-    pupil = (start or seeded(Pupil, recipe.seed)).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    if last_block:
-        pupil.requires_grad_(False)
-        pupil.eye.block5.requires_grad_(True)
-        pupil.heads.heads[4].requires_grad_(True)
+    pupil = seeded(Pupil, recipe.seed).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def cast() -> torch.autocast:
         return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16)
@@ -110,12 +101,6 @@ def train_eye(
         return x, [shallow, *(torch.stack(t).float().permute(0, 3, 1, 2) for t in zip(*(c[1] for c in chosen), strict=True))]
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if last_block:
-            x = crops.batch(batch, size, rng).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad():
-                t = teacher.deep(x)[1] / scales[4]
-            loss = (model(x)[4] - t).square().mean() / t.var()
-            return loss, {LEVELS[4]: loss.detach()}
         x, target = draw(rng)
         numbers = {}
         loss = x.new_zeros(())

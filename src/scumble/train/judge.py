@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scumble.errors import UsageError, unknown
+from scumble.nets.eye import LEVELS
 from scumble.nets.generator import Generator
 from scumble.nets.losses import content_loss, total_variation
-from scumble.nets.vgg import load_encoder
+from scumble.nets.sight import Critic, load_sight
+from scumble.nets.vgg import frozen
 from scumble.train.data import Crops
 from scumble.train.teacher import Teacher
 
@@ -37,14 +39,16 @@ Target = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Frozen nets: five taps from fine to coarse, where style is seen, and one, where layout is."""
+    """Frozen nets: taps from fine to coarse, where style is seen, and one, where layout is."""
 
     name: str
     taps: Callable[[Tensor], list[Tensor]]
     layout: Callable[[Tensor], Tensor]
-    """What the content is compared in, equal to ``taps(x)[3]`` or cheaper: the teacher's exact taps would cost as much as all the rest."""
+    """What the content is compared in, equal to ``taps(x)[at]`` or cheaper: the teacher's exact taps would cost as much as all the rest."""
     device: str = "cpu"
     bfloat16: bool = False
+    at: int = 3
+    """Which of the taps that is; style is seen in the first five."""
 
     @staticmethod
     def named(name: str, teacher: Path | None = None, device: str = "cpu", bfloat16: bool = False, eye: nn.Module | None = None) -> Judge:
@@ -55,9 +59,11 @@ class Judge:
         if name not in JUDGES:
             raise UsageError(unknown("judge", name, JUDGES))
         if name == "eye":
-            net = (load_encoder("eye") if eye is None else eye).to(device).eval().requires_grad_(False)
-            net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            return Judge(name, net, lambda x: net(x)[3], device, bfloat16)
+            if eye is not None:
+                net = frozen(eye, device)
+                return Judge(name, net, lambda x: net(x)[3], device, bfloat16)
+            critic = Critic(load_sight(device))
+            return Judge(name, critic, critic.layout_of, device, bfloat16, critic.layout)
         if teacher is None:
             raise UsageError(f"the judge {name!r} needs the teacher networks: name their folder with --teacher, or let the eye judge")
         nets = Teacher(teacher, exact=name == "teacher", padded=False).to(device).eval()
@@ -75,7 +81,7 @@ class Judge:
     @torch.no_grad()
     def target(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """What a painting in the style of ``x`` (N, 3, H, W) should measure."""
-        return [moments(t) for t in self.seen(x)]
+        return [moments(t) for t in self.seen(x)[: len(LEVELS)]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +114,9 @@ def painting_loss(
     made = [t[same:] for t in judge.seen(painted)]
     with torch.no_grad(), judge.cast():
         wanted = judge.layout(views.contents[same:])
-    content = content_loss(made[3].float(), wanted.float())
+    content = content_loss(made[judge.at].float(), wanted.float())
     with judge.cast():
-        style = style_distance(made, target)
+        style = style_distance(made[: len(LEVELS)], target)
     over = (painted - painted.clamp(0, 1)).square().mean()
     grid = grid_loss(painted[same:])
     weight = balance.update(float(content.detach()))
