@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from contact_sheet import find, read_pairs
-from scumble import Picture, Style, Stylizer
+from scumble import Picture, Stylizer
 
 
 def main() -> None:
@@ -32,16 +32,14 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     painter = Stylizer(asked.device)
     chosen = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
-    styles: dict[str, Style] = {}
     todo = [(c, s, asked.out / f"{c}--{s}.png") for c, s in read_pairs(asked.pairs)]
     for content, style, target in todo:
         if target.exists():
             print(f"{target.name} is there already")
             continue
         start = time.perf_counter()
-        if style not in styles:
-            styles[style] = painter.style(find(asked.style, style) if asked.style else style)
-        painter(Picture.open(find(asked.content, content)), styles[style], **chosen).save(target)
+        source = find(asked.style, style) if asked.style else style  # not a Style: refinement sees more of a picture than that holds
+        painter(Picture.open(find(asked.content, content)), source, **chosen).save(target)
         print(f"{target.name} {time.perf_counter() - start:.2f} s", flush=True)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scumble import __version__, library, recipe, weights
+from scumble import Style, Stylizer, __version__, library, recipe, weights
 from scumble.cli import run
 from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
@@ -78,6 +78,13 @@ def test_paths_do_not_tell_where_home_is(folder):
     assert held["content"]["path"] == "../../photo.jpg"
     assert held["styles"][0][0]["path"] == "../../style.png"
     assert str(folder) not in json.dumps(held)
+
+
+def test_a_refinement_gets_the_picture_of_a_style_itself():
+    styles, painter = (((1.0, "style.png"),), ((0.5, "style.png"), (0.5, A_STYLE))), Stylizer(threads=1)
+    assert all(isinstance(s, Style) for s in recipe.Request(styles, (), SETTINGS).open_styles(painter))
+    seen, blended = recipe.Request(styles, (), SETTINGS | {"quality": "fine"}).open_styles(painter)
+    assert seen == "style.png" and isinstance(blended, Style)
 
 
 def test_weights_are_those_that_take_part():

@@ -171,10 +171,29 @@ def test_misspelt_styles() -> None:
         painter(photograph(8, 8), "great-wvae")
 
 
+def test_refinement_sees_more_of_a_picture_than_its_style_holds(tmp_path) -> None:
+    pytest.importorskip("torch")
+    content, brushwork = photograph(64, 80), photograph(72, 60)
+    (tmp_path / "manner").mkdir()
+    brushwork.save(tmp_path / "manner" / "one.png")
+    brushwork = Picture.open(tmp_path / "manner" / "one.png")
+    style = painter.style(brushwork)
+    style.save(tmp_path / "its.style")
+    seen, of_file, of_folder, of_style, of_saved = (
+        painter(content, source, steps=2).pixels
+        for source in (brushwork, tmp_path / "manner" / "one.png", tmp_path / "manner", style, tmp_path / "its.style")
+    )
+    assert np.array_equal(seen, of_file) and np.array_equal(seen, of_folder)
+    assert np.abs(seen - of_style).max() > 1 / 255
+    assert np.abs(of_saved - of_style).max() < np.abs(seen - of_style).max() / 4
+    with pytest.raises(UsageError, match="need the style as a picture or a folder"):
+        painter(content, tmp_path / "its.style", steps=2, encoder="vgg19")
+
+
 def test_refinement_has_the_budget_of_memory(style: Style) -> None:
     pytest.importorskip("torch")
     content = photograph(300, 400)
-    whole, tiled = (painter(content, style, steps=1, memory=memory).pixels for memory in (None, 140_000_000))
+    whole, tiled = (painter(content, style, steps=1, memory=memory).pixels for memory in (None, 215_000_000))
     assert np.abs(whole - tiled).mean() <= 0.1 / 255
     with pytest.raises(UsageError, match=r"refining 400 x 300 pixels takes \d+ MB at the least; it has 60 MB"):
         painter(content, style, steps=1, memory=60_000_000)

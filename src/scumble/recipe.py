@@ -54,7 +54,7 @@ class Request:
         return self.settings["strength"] > 0 and (steps > 0 if steps is not None else self.settings["quality"] != "draft")
 
     def open_styles(self, painter: Stylizer) -> list[Style | str]:
-        """The styles, encoded once; but where another encoder than the eye has to see a style itself, its path.
+        """The styles, encoded once; but where a refinement has to see a style itself, its path.
 
         UsageError for an unknown name, InputError for a broken file.
         """
@@ -64,7 +64,7 @@ class Request:
             if len(styles) > 1:
                 opened.append(Blend(tuple(styles)).blended())
             else:
-                opened.append(terms[0][1] if self.refines and self.settings["encoder"] != "eye" else styles[0][1])
+                opened.append(terms[0][1] if self.refines else styles[0][1])
         return opened
 
     def paint(

@@ -20,7 +20,7 @@ from scumble.fusion import METHODS as FUSION_METHODS
 from scumble.fusion import give_back
 from scumble.mask import Mask, composite
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
-from scumble.style import REFERENCE, Blend, Style, at_reference, pictures_in
+from scumble.style import REFERENCE, Blend, Style, at_reference, is_name, pictures_in
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ class Stylizer:
             mask: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
             steps: how many steps of that, in place of ``quality``'s.
-            encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`.
+            encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`. The eye
+                sees more of a style that is a picture or a folder than of a Style, a name or a blend, which are but statistics.
             size: the longer side of the result in pixels; None is the content's own.
             detail: what is finer than a large picture's reduced size comes from the ``content`` as it is, or is ``painted`` once more at
                 full size. None: the content's, and painted for files that :mod:`scumble.large` paints by rows.
@@ -268,7 +269,7 @@ class _Refinement:
     preview: Callable[[Array], None] | None
 
     def __call__(self, painted: Array, content: Array, style: Style, pictures: Callable[[], list[Array]]) -> Array:
-        """``pictures`` gives the style's own pixels, which encoders other than the eye have to see."""
+        """``pictures`` gives the style's own pixels, or none if only ``style`` is at hand, which is measured in the eye's own channels."""
         if self.steps == 0 or (self.steps is None and self.quality == "draft"):
             return painted
         try:
@@ -277,12 +278,13 @@ class _Refinement:
             from scumble.nets.vgg import load_encoder
         except ImportError as e:
             raise MissingExtraError('quality "fine" and "best" need PyTorch: pip install "scumble[torch]"') from e
-        device = device_for(self.device)
-        if self.encoder == "eye":
-            encoder, statistics = Critic(load_sight(device)), style.levels
-        else:
-            encoder = load_encoder(self.encoder, device=device)
-            statistics = style_statistics(encoder, pictures())
+        device, seen = device_for(self.device), pictures()
+        if not seen and self.encoder != "eye":
+            raise UsageError(
+                "encoders other than 'eye' need the style as a picture or a folder; names and .style files hold statistics of the eye alone"
+            )
+        encoder = Critic(load_sight(device), beside=bool(seen)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
+        statistics = style_statistics(encoder, seen) if seen else style.levels
         steps = QUALITY[self.quality] if self.steps is None else self.steps
         return refine(
             painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
@@ -290,13 +292,11 @@ class _Refinement:
 
 
 def _pictures(source: StyleLike) -> list[Array]:
-    """The pixels behind a style, at the size at which styles are measured; UsageError if only statistics are at hand."""
+    """The pixels behind a style, at the size at which styles are measured; none if only statistics are at hand."""
     if isinstance(source, Picture):
         pictures = [source]
-    elif isinstance(source, (Style, Blend)) or not Path(source).exists() or Path(source).suffix == ".style":
-        raise UsageError(
-            "encoders other than 'eye' need the style as a picture or a folder; names and .style files hold statistics of the eye alone"
-        )
+    elif isinstance(source, (Style, Blend)) or is_name(source) or Path(source).suffix == ".style":
+        pictures = []
     else:
         path = Path(source)
         pictures = [Picture.open(p) for p in (pictures_in(path) if path.is_dir() else [path])]

@@ -197,6 +197,14 @@ def test_a_result_may_not_be_larger_than_allowed(service, picture):
         service.paint(picture, WAVE, {"size": 100_000})
 
 
+def test_a_refinement_sees_the_style_that_was_uploaded(service, picture, brushwork):
+    pytest.importorskip("torch", reason="needs the extra torch")
+    small, settings = picture.resized(48, 36), {"steps": 2}
+    by_upload, by_style = (service.paint(small, [[(1.0, s)]], settings).pixels for s in (brushwork, service.style(brushwork)))
+    assert np.array_equal(by_upload, service.painter(small, Picture.open(brushwork), **settings).pixels)
+    assert not np.array_equal(by_upload, by_style)
+
+
 def test_a_refinement_that_is_cancelled_gives_its_best_so_far(service, picture):
     pytest.importorskip("torch", reason="needs the extra torch")
     cancel, seen = threading.Event(), []

@@ -70,7 +70,7 @@ def refine(
     encoder: nn.Module,
     *,
     steps: int = QUALITY["fine"],
-    content_weight: float = 0.5,
+    content_weight: float = 0.1,
     style_weight: float = 1.0,
     tv_weight: float = 0.2,
     style_loss: str = "wasserstein",
@@ -181,8 +181,8 @@ def device_for(name: str) -> str:
 def style_statistics(encoder: nn.Module, pictures: Sequence[Pixels]) -> list[Moments]:
     """The statistics that :func:`refine` wants, measured at each of the encoder's taps.
 
-    For encoders other than the eye, whose statistics a Style already holds. ``pictures`` are (H, W, 3) in [0, 1], each as large
-    as its brush strokes should be seen; several are pooled with equal weight (:func:`scumble.fusion.mixture`).
+    A Style holds none but the eye's. ``pictures`` are (H, W, 3) in [0, 1], each as large as its brush strokes should be seen; several are
+    pooled with equal weight (:func:`scumble.fusion.mixture`). A tap of the encoder's for ``layout`` alone is left out.
     """
     if not pictures:
         raise errors.UsageError("a style needs one picture at least; got none")
@@ -191,7 +191,7 @@ def style_statistics(encoder: nn.Module, pictures: Sequence[Pixels]) -> list[Mom
     for pixels in pictures:
         _check_picture("style picture", pixels)
         with torch.no_grad():
-            taps: list[Tensor] = encoder(padded(_tensor(pixels, device)))
+            taps: list[Tensor] = encoder(padded(_tensor(pixels, device)))[: getattr(encoder, "layout", None)]
         measured.append([moments(t[0].float().cpu().numpy()) for t in taps])
     return [mixture(level, [1.0] * len(level)) for level in zip(*measured, strict=True)]
 

@@ -76,28 +76,33 @@ class Sight(nn.Module):
 
 
 class Critic(nn.Module):
-    """What a painting is judged in: the eye's five taps, in which styles are measured, and then relu4_1 as a :class:`Sight` predicts it.
+    """What a painting is judged in: five taps in which style is measured, and then relu4_1 as a :class:`Sight` predicts it, for layout.
 
-    Layout is compared in the last one: by VGG-19, pictures optimised so keep their content better by a sixth than in the eye's relu4_1.
+    By VGG-19, pictures optimised so keep their content better by a sixth than in the eye's relu4_1. The five are the eye's own channels, as
+    in every Style; with ``beside`` the others are among them, too. Those have to be measured in the style's picture, whose distance then
+    comes down by a tenth.
     """
 
     layout = 5
     reach = Eye.reach
 
-    def __init__(self, sight: Sight) -> None:
+    def __init__(self, sight: Sight, *, beside: bool = False) -> None:
         super().__init__()
-        self.sight = sight
+        self.sight, self.beside = sight, beside
 
     def forward(self, x: Tensor) -> list[Tensor]:
         blocks = self.sight.eye.blocks(x)
-        return [*(tap for _, tap in blocks), self._predicted(blocks[:4])]
+        if self.beside:
+            taps = self.sight.beside(blocks)
+            return [*taps, self._predicted(taps)]
+        return [*(tap for _, tap in blocks), self._predicted(self.sight.beside(blocks[:4]))]
 
     def layout_of(self, x: Tensor) -> Tensor:
         """The last one alone, (N, 512, H / 8, W / 8)."""
-        return self._predicted(self.sight.eye.blocks(x, 4))
+        return self._predicted(self.sight.beside(self.sight.eye.blocks(x, 4)))
 
-    def _predicted(self, blocks: list[tuple[Tensor, Tensor]]) -> Tensor:
-        return F.relu(self.sight.heads.heads[3](self.sight.beside(blocks)[3]))
+    def _predicted(self, taps: list[Tensor]) -> Tensor:
+        return F.relu(self.sight.heads.heads[3](taps[3]))
 
 
 def load_sight(device: str | torch.device = "cpu", *, weights: Path = SIGHT_WEIGHTS, eye: Path = EYE_WEIGHTS) -> Sight:

@@ -190,11 +190,13 @@ class PaintService:
         parse_spec(spec)
 
     def _seen(self, terms: Terms, whole: Mapping[str, Any]) -> Style | Picture:
-        """A style as painting with these settings has to see it: encoded, but as the picture where another net than the eye looks at it."""
-        if whole["encoder"] == "eye" or not self.refines(whole):
+        """A style as painting with these settings has to see it: encoded, but as the picture where that is refined by what it shows."""
+        if not self.refines(whole):
             return self.blended(terms)
-        source = terms[0][1]
-        if len(terms) != 1 or isinstance(source, (str, Style)):
+        source = terms[0][1] if len(terms) == 1 else None
+        if source is None or isinstance(source, (str, Style)):
+            if whole["encoder"] == "eye":
+                return self.blended(terms)
             raise UsageError(
                 "encoders other than 'eye' need one picture for a style: names and blends hold what the eye has seen and nothing else"
             )
