@@ -76,8 +76,8 @@ def test_a_tile_is_as_large_as_memory_allows():
 @given(st.integers(1, 90), st.integers(420, 560), st.sampled_from([96, 128]), st.sampled_from([0.5, 1.0, 1.4]))
 def test_exact_statistics_in_tiles_give_the_whole_picture(engine, style, height, width, tile, strength):
     pixels = scene(height, width)
-    own = engine.modulation(Style(cascade.content_moments(engine, pixels)).vector)
-    modulation = own + np.float32(strength) * (style.modulation(engine) - own) if strength != 1 else style.modulation(engine)
+    own, modulation = engine.modulation(Style(cascade.content_moments(engine, pixels)).vector), style.modulation(engine, strength)
+    modulation = own + np.float32(strength) * (modulation - own) if strength < 1 else modulation
     whole, measured = engine.paint(pixels, modulation)
     local = tiling.freeze(engine, pixels, style, strength=strength, statistics="exact", sweeps=sweeps(pixels, tile), memory=1e9)
     found = local.passes[0][2]

@@ -18,7 +18,7 @@ from scumble.cli import run  # noqa: E402
 from scumble.errors import InputError, UsageError  # noqa: E402
 from scumble.nets.eye import Eye  # noqa: E402
 from scumble.nets.generator import Generator, Shape  # noqa: E402
-from scumble.train import decoder, generator, judge, loop  # noqa: E402
+from scumble.train import data, decoder, generator, judge, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
 
 SMALL = Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16)
@@ -65,6 +65,22 @@ def test_crops_are_the_seeds_own(pack: Path) -> None:
     assert a.shape == (3, 3, 32, 32)
     assert a.min() >= 0 and a.max() <= 1
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_recoloured_pictures_keep_their_drawing() -> None:
+    rng = torch.Generator().manual_seed(1)
+    x = 0.4 + 0.2 * torch.rand(40, 3, 12, 12, generator=rng)
+    assert torch.equal(data.recolored(x, rng, share=0.0), x)
+    changed = data.recolored(x, rng, share=1.0)
+    assert changed.min() >= 0 and changed.max() <= 1
+    luminance = [torch.einsum("c,nchw->nhw", data._YIQ[0], t) for t in (x, changed)]
+    for before, after in zip(*luminance, strict=True):  # contrast and brightness alone change it
+        assert torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))[0, 1] > 0.999
+    assert ((changed - x).abs().amax((1, 2, 3)) > 0.02).float().mean() > 0.9
+    assert 4 < (data.recolored(x, rng) == x).all((1, 2, 3)).sum() < 28  # of 40, with a share of 0.6
+    grey = 0.5 + 0.1 * torch.rand(8, 1, 6, 6, generator=rng).expand(-1, 3, -1, -1)
+    turned = data.recolored(grey, rng, share=1.0)
+    assert (turned - turned.mean(1, keepdim=True)).abs().max() < 2e-3  # the matrix of the NTSC is rounded to three places
 
 
 def test_rate_warms_up_and_falls() -> None:
@@ -192,6 +208,19 @@ def test_the_balance_pulls_towards_its_target() -> None:
     assert balance.update(0.8) > 0.4
     balance = judge.Balance(target=0.4, weight=0.4)
     assert balance.update(0.1) < 0.4
+
+
+def test_content_that_counts_for_less_does_not_steer_the_balance(eye: Eye) -> None:
+    generator, balance = Generator(SMALL), judge.Balance(target=0.1, weight=0.4)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 3, 96, 96, generator=rng)
+    views, seeing = judge.Views(x, x, (0, 0)), judge.Judge.named("eye", eye=eye)
+    modulation, target = generator.modulation(torch.rand(1, 736, generator=rng)), seeing.target(torch.rand(1, 3, 64, 64, generator=rng))
+    eased, parts, _ = judge.painting_loss(generator, seeing, views, modulation, target, balance, ease=4.0)
+    assert balance.weight == 0.4 and parts["weight"] == 0.1
+    whole, _, _ = judge.painting_loss(generator, seeing, views, modulation, target, balance)
+    assert balance.weight > 0.4
+    assert float((whole - eased).detach()) == pytest.approx((balance.weight - 0.1) * float(parts["content"]), rel=1e-3)
 
 
 def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:

@@ -69,9 +69,10 @@ def test_the_mixing_matrices_stay() -> None:
 def test_an_offset_for_other_weights_is_left_out_and_said(stylizer: Stylizer, caplog: pytest.LogCaptureFixture) -> None:
     plain = Style.named(NAME)
     plain = replace(plain, tuning=None)
-    stale = replace(tuned(plain, stylizer.engine), tuning=Tuning(np.ones(7, np.float16), "0123456789abcdef"))
-    np.testing.assert_array_equal(stale.modulation(stylizer.engine), plain.modulation(stylizer.engine))
-    assert "tune it again" in caplog.text
+    stale = replace(plain, name="told once", tuning=Tuning(np.ones(7, np.float16), "0123456789abcdef"))
+    for _ in range(2):
+        np.testing.assert_array_equal(stale.modulation(stylizer.engine), plain.modulation(stylizer.engine))
+    assert caplog.text.count("tune it again") == 1
 
 
 def test_weights_have_names(tmp_path: Path, stylizer: Stylizer) -> None:

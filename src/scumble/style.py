@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,17 +122,19 @@ class Style:
             whole.update(self.tuning.generator.encode() + self.tuning.offset.tobytes())
         return whole.hexdigest()
 
-    def modulation(self, engine: Engine) -> NDArray[np.float32]:
+    def modulation(self, engine: Engine, strength: float = 1.0) -> NDArray[np.float32]:
         """What the style sets in the generator (M,): predicted from its statistics, and what it was tuned by.
 
-        A tuning for other weights than the ``engine`` has is left out, with a warning.
+        From 1 to 2 it depends on the ``strength``, and is all that does; below 1 it is that of 1, to be mixed with the content's own.
+        A tuning for other weights than the ``engine`` has is left out, with one warning.
         """
+        beyond = max(0.0, strength - 1.0)
         if self.tuning is None:
-            return engine.modulation(self.vector)
+            return engine.modulation(self.vector, beyond=beyond)
         if self.tuning.generator != engine.generator_id:
-            log.warning("the style %s was tuned for another generator: painted as if it were not; tune it again", self.name or "given")
-            return engine.modulation(self.vector)
-        return engine.modulation(self.vector, self.tuning.offset.astype(np.float32))
+            _say_stale(self.name or "given")
+            return engine.modulation(self.vector, beyond=beyond)
+        return engine.modulation(self.vector, self.tuning.offset.astype(np.float32), beyond)
 
     def __mul__(self, weight: float) -> Blend:
         return Blend(((float(weight), self),))
@@ -278,6 +281,12 @@ def pictures_in(folder: Path) -> list[Path]:
     if not paths:
         raise InputError(f"the folder {folder} holds no pictures ({', '.join(SUFFIXES)})")
     return paths
+
+
+@lru_cache(maxsize=1024)
+def _say_stale(name: str) -> None:
+    """Once: a folder of photographs is painted with one style."""
+    log.warning("the style %s was tuned for another generator: painted as if it were not; tune it again", name)
 
 
 def _engine(engine: Engine | None) -> Engine:

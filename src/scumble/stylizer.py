@@ -81,7 +81,7 @@ class Stylizer:
 
         Args:
             style: one style, or as many as there are masks.
-            strength: 0 gives the content back, 1 is the style as trained, up to 2 exaggerates.
+            strength: 0 gives the content back, 1 is the style; above it the content counts for less, at 2 least.
             method: ``generator`` (one pass), or how features are fused: ``linear``, ``adain``, ``wct``, ``ot``.
             style_scale: width of the brush relative to the picture, 0.25 to 4, the same at any resolution; 1 is the brush that
                 the work has when both pictures are equally large. None: the brush's own width in pixels, for pictures up to 1080² pixels.
@@ -222,8 +222,8 @@ class Stylizer:
         """One pass of ``method``, as the nets give it."""
         if method != "generator":
             return cascade.paint(self.engine, pixels, style, method=method, strength=strength)[0]
-        modulation = style.modulation(self.engine)
-        if strength != 1.0:
+        modulation = style.modulation(self.engine, strength)
+        if strength < 1.0:
             own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)
             modulation = own + np.float32(strength) * (modulation - own)
         return self.engine.paint(pixels, modulation)[0]

@@ -163,6 +163,7 @@ def train_generator(
         Path | None, typer.Option(metavar="CSV", help="Validate on these pairs of pictures and keep the best.", show_default=False)
     ] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Start from the generator of --weights (or the installed one).")] = False,
+    only_beyond: Annotated[bool, typer.Option("--only-beyond", help="Train strengths above 1 and leave the rest as it is.")] = False,
     content_target: Annotated[float | None, typer.Option(metavar="N", help="The content distance to hold.")] = None,
     cache: Annotated[int | None, typer.Option(metavar="N", help="See so many style crops once and keep their statistics.")] = None,
     style_size: Annotated[int | None, typer.Option(metavar="N", help="Side of the crops that styles are measured on.")] = None,
@@ -188,7 +189,7 @@ def train_generator(
 
     eye = _eye(weights)
     more = _given(judge=judge, size=size, batch=batch, device=device, content_target=content_target, cache=cache, bfloat16=bfloat16)
-    more |= _given(style_size=style_size, works=works)
+    more |= _given(style_size=style_size, works=works, only_beyond=only_beyond)
     if go_on:
         more |= {"start": export.load_generator(_weights_at(weights, "generator.safetensors")), "warm_steps": 0}
     if pairs is not None and teacher is not None:

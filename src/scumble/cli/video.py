@@ -60,7 +60,9 @@ def video(
             show_default=False,
         ),
     ] = None,
-    strength: Annotated[float | None, typer.Option(metavar="0..2", help="0 is the input, 1 the style as it is, 2 an exaggeration.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(metavar="0..2", help="0 is the input, 1 the style; above, the input counts for less.")
+    ] = None,
     style_scale: Annotated[
         float | None,
         typer.Option(metavar="0.25..4", help="Width of the brush relative to the frame. Default: the brush's own, in pixels."),

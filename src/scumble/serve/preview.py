@@ -167,9 +167,10 @@ class Previewer:
         """As the Stylizer paints a draft, with what depends on the content alone kept; a test holds both together."""
         engine = self.painter.engine
         if method == "generator":
-            modulation = style.modulation(engine)
-            own = modulation if strength == 1.0 else self._derived.get((*place, "own"), lambda: self._own(pixels))
-            modulation = own + np.float32(strength) * (modulation - own)
+            modulation = style.modulation(engine, strength)
+            if strength < 1.0:
+                own = self._derived.get((*place, "own"), lambda: self._own(pixels))
+                modulation = own + np.float32(strength) * (modulation - own)
             painted = self._timed("generator", pixels, lambda: engine.paint(pixels, modulation)[0])
         else:
             taps = self._derived.get((*place, "taps"), lambda: engine.eye(pixels))

@@ -158,10 +158,12 @@ def freeze(
         ]
         weights = [1.0, strength - 1]
         return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
-    full = style.modulation(engine)
-    own = full if strength == 1.0 else engine.modulation(Style(cascade.content_moments(engine, thumbnail)).vector)
+    modulations = [(1.0, style.modulation(engine, strength))]
+    if strength < 1:
+        own = engine.modulation(Style(cascade.content_moments(engine, thumbnail)).vector)
+        modulations = [(1.0, own + np.float32(strength) * (modulations[0][1] - own)), (strength - 1, own)]
     passes: list[tuple[float, Array | None, Array | cascade.FrozenMaps]] = []
-    for weight, modulation in [(1.0, own + np.float32(strength) * (full - own))] + ([(strength - 1, own)] if strength < 1 else []):
+    for weight, modulation in modulations:
         if exact:
             tile = largest_side(memory, GENERATOR_BYTES, GENERATOR_REACH)
             passes.append((weight, modulation, exact_statistics.generator_statistics(engine, modulation, sweeps(tile))))

@@ -45,8 +45,8 @@ class _Modulator(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, style: Tensor) -> Tensor:
-        return self.generator.modulation(style)
+    def forward(self, style: Tensor, beyond: Tensor) -> Tensor:
+        return self.generator.modulation(style, beyond=beyond)
 
 
 class _SelfContained(nn.Module):
@@ -153,8 +153,9 @@ def export_decoder(decoder: Decoder, folder: Path = FOLDER) -> None:
 def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
     """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``.
 
-    The first takes content, modulation, frozen, freeze, inside and gives painted, statistics; see
-    :meth:`~scumble.nets.generator.Generator.paint`. Metadata: ``norms`` are the channels of its normalised places, ``id`` is
+    The first takes content, modulation, frozen, freeze, inside and gives painted, statistics, see
+    :meth:`~scumble.nets.generator.Generator.paint`; the second style, beyond and gives modulation, see ``modulation`` there.
+    Metadata: ``norms`` are the channels of the first one's normalised places, ``id`` is
     :func:`generator_id`.
     """
     halved(generator)
@@ -173,7 +174,7 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
         ["content", "painted"],
         {"norms": " ".join(map(str, generator.norms)), "id": generator_id(folder / "generator.safetensors")},
     )
-    _onnx(_Modulator(generator), (style,), folder / "modulator.onnx", ["style"], ["modulation"], [])
+    _onnx(_Modulator(generator), (style, torch.zeros(1, 1)), folder / "modulator.onnx", ["style", "beyond"], ["modulation"], [])
 
 
 def write_manifest(origins: Mapping[str, str], folder: Path = FOLDER) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scumble.nets.eye import Eye
 from scumble.nets.generator import Generator, Shape
-from scumble.train.data import Crops, read_pictures
+from scumble.train.data import Crops, read_pictures, recolored
 from scumble.train.judge import Balance, Judge, Views, painting_loss
 from scumble.train.loop import Recipe, fit, seeded, step_generator
 
@@ -24,6 +24,8 @@ STYLE_ZOOM = (0.7, 1.5)
 """Windows that styles are measured in, relative to ``style_size``: brushes of many widths are seen."""
 WORKS_SHARE = 0.15
 """Of the crops that styles are measured on, those out of ``works``."""
+EASE = 2.5
+"""At strength s above 1 the content weighs s to minus this as much as at 1: at 2 a sixth."""
 
 RECIPE = Recipe(steps=20000, learning_rate=1e-3, warm_up=100, ema=0.995)
 
@@ -80,6 +82,7 @@ def train_generator(
     works: Path | None = None,
     cache: int = 0,
     content_target: float = 0.7,
+    only_beyond: bool = False,
     device: str = "cpu",
     bfloat16: bool = False,
     validate: Callable[[Generator, Eye], Mapping[str, float]] | None = None,
@@ -97,6 +100,7 @@ def train_generator(
         cache: so many style crops are seen by eye and judge once and their statistics kept (1.2 MB each);
             0 draws fresh ones in every step, the better choice on a GPU.
         content_target: the content distance to hold, see :class:`Balance`; on crops of 128 pixels it is 1.6 times that on whole pictures.
+        only_beyond: move nothing but what a strength above 1 changes; at 1 and below the net paints as before.
         bfloat16: networks (not losses) in bfloat16: on GPUs, and on processors that have it, a third less time.
         validate: called with the moving average and the eye; see :meth:`scumble.train.validation.Pairs.validate`.
     """
@@ -113,10 +117,14 @@ def train_generator(
     generator = generator.to(device).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     if start is None:
         generator.style_mean, generator.style_std = _standardise(eye, styles, style_size)
-    balance = Balance(content_target)
+    # above strength 1 nothing steers it: it stays where that of a net trained to its end came to rest
+    balance = Balance(content_target, 0.62) if only_beyond else Balance(content_target)
+    if only_beyond:
+        generator.requires_grad_(False)
+        generator.beyond.requires_grad_(True)
 
     def drawn(n: int, rng: torch.Generator) -> Lesson:
-        y = styles.batch(n, style_size, rng, zoom=STYLE_ZOOM).contiguous(memory_format=last)
+        y = recolored(styles.batch(n, style_size, rng, zoom=STYLE_ZOOM), rng).contiguous(memory_format=last)
         with torch.no_grad():
             return Lesson(style_vector(eye(y)), watching.target(y))
 
@@ -132,8 +140,10 @@ def train_generator(
             painted = model(x, own)
             l1, over = (painted - x).abs().mean(), (painted - painted.clamp(0, 1)).square().mean()
             return 4 * l1 + over, {"identity": l1.detach(), "over": over.detach()}
-        # every other step one of the batch is asked for itself: without it strength 0 has nothing to stand on
-        same = step % 2
+        # every third step one of the batch is asked for itself, without which strength 0 has nothing to stand on, and every third all
+        # for more than strength 1
+        same = int(step % 3 == 1 and not only_beyond)
+        beyond = float(torch.rand((), generator=rng)) if step % 3 == 2 or only_beyond else 0.0
         lesson = (
             Lesson.joined([kept[i] for i in torch.randint(len(kept), (batch - same,), generator=rng).tolist()])
             if kept
@@ -141,10 +151,11 @@ def train_generator(
         )
         with torch.no_grad():
             own = [style_vector(eye(x[:same]))] if same else []
-        modulation = model.modulation(torch.cat([*own, lesson.vector]))
-        loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, balance, same)
+        modulation = model.modulation(torch.cat([*own, lesson.vector]), beyond=beyond)
+        ease = (1 + beyond) ** EASE
+        loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, balance, same, ease)
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
-        return loss + 4 * identity, numbers | {"identity": 2 * identity.detach()}
+        return loss + 4 * identity, numbers | {"identity": 3 * identity.detach()}
 
     def check(model: nn.Module, step: int) -> Mapping[str, float]:
         assert validate is not None

@@ -101,11 +101,12 @@ class Views:
 
 
 def painting_loss(
-    generator: Generator, judge: Judge, views: Views, modulation: Tensor, target: Target, balance: Balance, same: int = 0
+    generator: Generator, judge: Judge, views: Views, modulation: Tensor, target: Target, balance: Balance, same: int = 0, ease: float = 1.0
 ) -> tuple[Tensor, dict[str, Tensor | float], Tensor]:
     """Paint ``views`` with ``modulation`` (N, M); the loss, its parts by name, and the paintings (N, 3, H, W).
 
-    The first ``same`` of them are not compared with content and ``target`` (which has N − ``same``, or 1 for all).
+    The first ``same`` of them are not compared with content and ``target`` (which has N − ``same``, or 1 for all). The content's
+    weight is divided by ``ease``; only at 1 does its distance steer the ``balance``.
     """
     beyond: list[Tensor] = []
     painted, statistics = generator.paint(views.contents, modulation, excess=beyond)
@@ -119,7 +120,7 @@ def painting_loss(
         style = style_distance(made[: len(LEVELS)], target)
     over = (painted - painted.clamp(0, 1)).square().mean()
     grid = grid_loss(painted[same:])
-    weight = balance.update(float(content.detach()))
+    weight = balance.update(float(content.detach())) if ease == 1.0 else balance.weight / ease
     loss = 2 * style + weight * content + 0.05 * total_variation(painted) + 0.3 * grid + 2 * motion + 10 * (over + excess)
     parts = {"style": style, "content": content, "grid": grid, "motion": motion, "over": over, "excess": excess}
     return loss, {k: v.detach() for k, v in parts.items()} | {"weight": weight}, painted
@@ -210,7 +211,12 @@ class Balance:
         self.target = target
         self.memory = {"content_weight": weight}
 
+    @property
+    def weight(self) -> float:
+        """As it stands."""
+        return self.memory["content_weight"]
+
     def update(self, distance: float) -> float:
         """The weight for the next step, after ``distance`` in this one."""
-        self.memory["content_weight"] = min(10.0, max(0.05, self.memory["content_weight"] * math.exp(0.05 * (distance - self.target))))
-        return self.memory["content_weight"]
+        self.memory["content_weight"] = min(10.0, max(0.05, self.weight * math.exp(0.05 * (distance - self.target))))
+        return self.weight

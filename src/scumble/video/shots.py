@@ -190,9 +190,9 @@ class ShotPainter:
         self.engine, self.timeline, self.hold = stylizer.engine, timeline, hold
         self.strength, self.method, self.style_scale, self.keep_color = strength, method, style_scale, keep_color
         self._memory, self._limit = memory, tiling.Limit()
-        self._modulations = [s.modulation(self.engine) for _, s in timeline.keys] if method == "generator" else []
+        self._modulations = [s.modulation(self.engine, strength) for _, s in timeline.keys] if method == "generator" else []
         self._shot: Snapshot = {}
-        """What is held: of style number k ``k/statistics``, with a strength that is not 1 ``k/own``, below 1 ``k/unmoved``;
+        """What is held: of style number k ``k/statistics``, with a strength below 1 ``k/own`` and ``k/unmoved``;
         or, in the classic path, ``k/level/matrix`` and ``k/level/offset``; where a drift leads to, the same under ``next/``."""
         self._seen = 0
         self._gliding = 0
@@ -220,7 +220,7 @@ class ShotPainter:
         settling = self._seen <= SETTLE
         if drift and not settling:
             self._gliding = GLIDE
-        if self.method == "generator" and self.strength == 1.0 and settling and len(styles) == 1 and self._fits(pixels):
+        if self.method == "generator" and self.strength >= 1.0 and settling and len(styles) == 1 and self._fits(pixels):
             painted = self._in_memory(pixels, lambda: self._generate_settling(pixels, a))
             if painted is not None:
                 return painted
@@ -248,7 +248,7 @@ class ShotPainter:
             passes = [(weight, None, maps) for weight, maps in zip((1.0, self.strength - 1), frozen, strict=False)]
             return tiling.Local(self.engine, tuple(passes), max(0.0, 1 - self.strength), style, self._limit)
         modulation = self._modulations[a] + np.float32(share) * (self._modulations[b] - self._modulations[a])
-        if self.strength != 1.0:
+        if receding:
             modulation = held["own"] + np.float32(self.strength) * (modulation - held["own"])
         given = [(1.0, modulation, held["statistics"])] + ([(self.strength - 1, held["own"], held["unmoved"])] if receding else [])
         passes = [(weight, m.astype(np.float32), statistics.astype(np.float32)) for weight, m, statistics in given]
@@ -298,12 +298,11 @@ class ShotPainter:
             style = self.timeline.keys[k][1]
             maps = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength)[1].maps
             return {f"{n}/{part}": getattr(m, part) for n, m in enumerate(maps) for part in ("matrix", "offset")}
-        if self.strength == 1.0:
+        if self.strength >= 1.0:
             return {"statistics": self.engine.paint(pixels, self._modulations[k])[1]}
         own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)
         modulation = own + np.float32(self.strength) * (self._modulations[k] - own)
-        receding = {"unmoved": self.engine.paint(pixels, own)[1]} if self.strength < 1 else {}
-        return {"own": own, "statistics": self.engine.paint(pixels, modulation)[1], **receding}
+        return {"own": own, "statistics": self.engine.paint(pixels, modulation)[1], "unmoved": self.engine.paint(pixels, own)[1]}
 
     def _glide(self) -> None:
         """One step of the straight line to what was measured when the drift was noticed."""
