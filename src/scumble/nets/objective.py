@@ -37,8 +37,8 @@ WHOLE_BYTES = 250
 """Memory for each pixel of the picture that refinement takes whatever the tiles are: pixels, gradient, the pyramid, Adam's moments.
 Measured on a CPU at 1500²: 205, the content's features left out."""
 PEAK = 1.65
-"""Memory of a pass forth and back, relative to what autograd keeps of the one forth (623 bytes a pixel for the eye, 1544 for VGG-19).
-Measured on a CPU at 512² to 1500²: 1.3 to 1.6 for the eye, 1.63 for VGG-19."""
+"""Memory of a pass forth and back, relative to what autograd keeps of the one forth (bytes a pixel: 623 for the eye, 984 where the sight
+lends it its layout, 1014 with all its channels, 1544 for VGG-19). Measured on a CPU at 1500²: 1.5 to 1.6."""
 _PROBE = 128
 _STRIDES = (0.7548776662466927, 0.5698402909980532)
 """Shares of a tile by which its origin moves on from step to step, down and across: Roberts' R2 sequence (2018), in which neighbours
