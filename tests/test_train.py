@@ -135,6 +135,25 @@ def test_kept_lessons_hold_what_fresh_ones_do(pack: Path, eye: Eye, tmp_path: Pa
     assert torch.isfinite(_weights(trained)).all()
 
 
+def test_strengths_above_1_are_trained_and_nothing_else(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(generator.RECIPE, steps=3, warm_up=1, log_every=1, ema=0.0)
+    start = seeded_generator()
+    trained = generator.train_generator(
+        pack, eye, tmp_path, recipe, start=seeded_generator(), size=32, batch=2, warm_steps=0, only_beyond=True
+    )
+    after = trained.state_dict()
+    for name, before in start.state_dict().items():
+        assert torch.equal(before, after[name]) is not name.startswith("beyond"), name
+    style = torch.rand(2, 736)
+    assert torch.equal(start.modulation(style), trained.modulation(style))
+    assert (start.modulation(style, beyond=1.0) - trained.modulation(style, beyond=1.0)).abs().max() > 1e-4
+
+
+def seeded_generator() -> Generator:
+    torch.manual_seed(3)
+    return Generator(SMALL)
+
+
 def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'teacher'"):
         generator.train_generator(pack, eye, tmp_path, judge="teachr")
