@@ -159,6 +159,8 @@ def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
         generator.train_generator(pack, eye, tmp_path, judge="teachr")
     with pytest.raises(UsageError, match="needs the teacher networks"):
         generator.train_generator(pack, eye, tmp_path, judge="teacher")
+    with pytest.raises(UsageError, match="add --go-on"):
+        generator.train_generator(pack, eye, tmp_path, only_beyond=True)
 
 
 def test_style_distance_is_relative_and_zero_for_itself() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from scumble.errors import UsageError
 from scumble.nets.eye import Eye
 from scumble.nets.generator import Generator, Shape
 from scumble.train.data import Crops, read_pictures, recolored
@@ -100,10 +101,12 @@ def train_generator(
         cache: so many style crops are seen by eye and judge once and their statistics kept (1.2 MB each);
             0 draws fresh ones in every step, the better choice on a GPU.
         content_target: the content distance to hold, see :class:`Balance`; on crops of 128 pixels it is 1.6 times that on whole pictures.
-        only_beyond: move nothing but what a strength above 1 changes; at 1 and below the net paints as before.
+        only_beyond: move nothing but what a strength above 1 changes in ``start``; at 1 and below the net paints as before.
         bfloat16: networks (not losses) in bfloat16: on GPUs, and on processors that have it, a third less time.
         validate: called with the moving average and the eye; see :meth:`scumble.train.validation.Pairs.validate`.
     """
+    if only_beyond and start is None:
+        raise UsageError("strengths above 1 are trained for a generator that paints already: add --go-on to --only-beyond")
     last = torch.channels_last
     eye = eye.to(device).eval().requires_grad_(False).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     watching = Judge.named(judge, teacher_folder, device, bfloat16, eye)
