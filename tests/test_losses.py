@@ -8,6 +8,7 @@ from scumble.nets.losses import (
     STYLE_LOSSES,
     Statistics,
     content_loss,
+    mean_moment_loss,
     mean_std_loss,
     second_moment_loss,
     sliced_wasserstein,
@@ -58,6 +59,14 @@ def test_memory_format_does_not_matter():
     f = draw(2, 4, 6, 8, dtype=torch.float32)
     a, b = Statistics.measure(f), Statistics.measure(f.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(a.covariance, b.covariance)
+
+
+def test_means_count_as_much_as_second_moments():
+    f = with_moments([3.0, 4.0], [[1.0, 0.0], [0.0, 1.0]])
+    # means off by (-3, -4) of (6, 8): a quarter; second moments [[10, 12], [12, 17]] for [[37, 48], [48, 65]]
+    target = statistics([6.0, 8.0], [[1.0, 0.0], [0.0, 1.0]])
+    moments = (27**2 + 2 * 36**2 + 48**2) / (37**2 + 2 * 48**2 + 65**2)
+    assert float(mean_moment_loss(f, target)) == pytest.approx(0.25 + moments, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", STYLE_LOSSES)

@@ -18,7 +18,7 @@ from scumble.nets.eye import Eye
 from scumble.nets.losses import STYLE_DISTANCES, STYLE_LOSSES, Statistics, content_loss, total_variation
 from scumble.nets.objective import ROOT_FLOOR, Objective, padded
 from scumble.nets.refine import refine, style_statistics
-from scumble.nets.sight import Critic, Sight
+from scumble.nets.sight import Connoisseur, Critic, Sight
 from scumble.nets.vgg import Vgg
 from scumble.windows import Window
 
@@ -139,7 +139,11 @@ def test_distances_of_statistics_are_the_losses(name):
     torch.testing.assert_close(STYLE_DISTANCES[name](Statistics.measure(features), target), STYLE_LOSSES[name](features, target))
 
 
-@pytest.mark.parametrize("net", [Eye(), Critic(Sight()), Vgg("vgg19"), Vgg("vgg16", ["pool2"])], ids=["eye", "critic", "vgg19", "pool2"])
+@pytest.mark.parametrize(
+    "net",
+    [Eye(), Critic(Sight()), Connoisseur(Sight()), Vgg("vgg19"), Vgg("vgg16", ["pool2"])],
+    ids=["eye", "critic", "connoisseur", "vgg19", "pool2"],
+)
 def test_encoders_see_no_farther_than_they_say(net):
     net = net.eval().requires_grad_(False)
     a = tensor(picture(16, 416))

@@ -17,7 +17,7 @@ from scumble.cli import run  # noqa: E402
 from scumble.errors import InputError  # noqa: E402
 from scumble.nets.eye import TEACHER_WIDTHS  # noqa: E402
 from scumble.nets.refine import style_statistics  # noqa: E402
-from scumble.nets.sight import Critic, Sight, load_sight  # noqa: E402
+from scumble.nets.sight import Connoisseur, Critic, Sight, load_sight  # noqa: E402
 from scumble.nets.vgg import EYE_WEIGHTS, load_encoder  # noqa: E402
 from scumble.train import sight as training  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
@@ -123,10 +123,9 @@ def test_the_critic_sees_with_the_eye_and_predicts_the_layout():
     assert all(torch.equal(a, b) for a, b in zip(taps, sight.eye(x), strict=True))
     torch.testing.assert_close(layout, sight(x)[3])
     torch.testing.assert_close(layout, critic.layout_of(x))
-    *more, same = Critic(sight, beside=True)(x)
-    assert [t.shape[1] for t in more] == [16, 32, 128, 224, 192]
-    assert all(torch.equal(a[:, : b.shape[1]], b) for a, b in zip(more, taps, strict=True))
-    assert torch.equal(same, layout)
+    fine, predicted = Connoisseur(sight)(x)[:2], Connoisseur(sight)(x)[2:]
+    assert all(torch.equal(a, b) for a, b in zip(fine, taps, strict=False))
+    assert all(torch.equal(a, b) for a, b in zip(predicted, sight(x)[2:], strict=True))
     assert [m.mean.shape for m in style_statistics(critic, [np.zeros((32, 32, 3), np.float32)])] == [(16,), (32,), (64,), (128,), (128,)]
 
 

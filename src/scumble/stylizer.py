@@ -274,7 +274,7 @@ class _Refinement:
             return painted
         try:
             from scumble.nets.refine import QUALITY, device_for, refine, style_statistics
-            from scumble.nets.sight import Critic, load_sight
+            from scumble.nets.sight import Connoisseur, Critic, load_sight
             from scumble.nets.vgg import load_encoder
         except ImportError as e:
             raise MissingExtraError('quality "fine" and "best" need PyTorch: pip install "scumble[torch]"') from e
@@ -283,7 +283,8 @@ class _Refinement:
             raise UsageError(
                 "encoders other than 'eye' need the style as a picture or a folder; names and .style files hold statistics of the eye alone"
             )
-        encoder = Critic(load_sight(device), beside=bool(seen)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
+        judge = Connoisseur if seen else Critic
+        encoder = judge(load_sight(device)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
         statistics = style_statistics(encoder, seen) if seen else style.levels
         steps = QUALITY[self.quality] if self.steps is None else self.steps
         return refine(

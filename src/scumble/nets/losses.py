@@ -111,6 +111,20 @@ def _second_moments_differ(own: Tensor, target: Statistics) -> Tensor:
     return ((own - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2)).clamp_min(_TINY)).mean()
 
 
+def mean_moment_loss(features: Tensor, target: Statistics) -> Tensor:
+    """‖μ − μ'‖² / ‖μ'‖² + ‖M − M'‖² / ‖M'‖² for means and second moments, averaged over the batch.
+
+    Of VGG-19's channels, few are strong, and by second moments alone the many others' means hardly count.
+    """
+    f = _positions(features)
+    return _means_and_moments_differ(f.mean(2), f @ f.mT / f.shape[2], target)
+
+
+def _means_and_moments_differ(mean: Tensor, second: Tensor, target: Statistics) -> Tensor:
+    means = (mean - target.mean).square().sum(1) / target.mean.square().sum(1).clamp_min(_TINY)
+    return means.mean() + _second_moments_differ(second, target)
+
+
 def mean_std_loss(features: Tensor, target: Statistics) -> Tensor:
     """(‖μ − μ'‖² + ‖σ − σ'‖²) / (‖μ'‖² + ‖σ'‖²), averaged over the batch.
 
@@ -187,11 +201,17 @@ def total_variation(x: Tensor) -> Tensor:
     return sum((d.abs().sum() / max(1, d.numel()) for d in (vertical, horizontal)), start=x.new_zeros(()))
 
 
-STYLE_LOSSES: dict[str, StyleLoss] = {"moments": second_moment_loss, "mean_std": mean_std_loss, "wasserstein": wasserstein2}
+STYLE_LOSSES: dict[str, StyleLoss] = {
+    "moments": second_moment_loss,
+    "mean_moments": mean_moment_loss,
+    "mean_std": mean_std_loss,
+    "wasserstein": wasserstein2,
+}
 """By the names under which :func:`scumble.nets.refine.refine` and training offer them."""
 
 STYLE_DISTANCES: dict[str, Callable[[Statistics, Statistics], Tensor]] = {
     "moments": lambda own, target: _second_moments_differ(own.second_moment, target),
+    "mean_moments": lambda own, target: _means_and_moments_differ(own.mean, own.second_moment, target),
     "mean_std": lambda own, target: _means_and_stds_differ(own.mean, own.variance, target),
     "wasserstein": _gaussians_differ,
 }

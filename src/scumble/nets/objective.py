@@ -38,7 +38,7 @@ WHOLE_BYTES = 250
 Measured on a CPU at 1500²: 205, the content's features left out."""
 PEAK = 1.65
 """Memory of a pass forth and back, relative to what autograd keeps of the one forth (bytes a pixel: 623 for the eye, 984 where the sight
-lends it its layout, 1014 with all its channels, 1544 for VGG-19). Measured on a CPU at 1500²: 1.5 to 1.6."""
+lends it its layout, 1089 where it predicts the style as well, 1544 for VGG-19). Measured on a CPU at 1500²: 1.5 to 1.6."""
 _PROBE = 128
 _STRIDES = (0.7548776662466927, 0.5698402909980532)
 """Shares of a tile by which its origin moves on from step to step, down and across: Roberts' R2 sequence (2018), in which neighbours

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.float32]
 
-QUALITY = {"draft": 0, "fine": 50, "best": 150}
+QUALITY = {"draft": 0, "fine": 25, "best": 75}
 """Steps."""
 PREVIEWS = 12
 """How often ``preview`` is called in a whole run."""
@@ -73,7 +73,7 @@ def refine(
     content_weight: float = 0.1,
     style_weight: float = 1.0,
     tv_weight: float = 0.2,
-    style_loss: str = "wasserstein",
+    style_loss: str | None = None,
     content_level: int | None = None,
     scales: int = 5,
     learning_rate: float = 0.03,
@@ -99,7 +99,8 @@ def refine(
         content_weight: pulls towards the content's layout.
         style_weight: pulls towards the style.
         tv_weight: holds down grain.
-        style_loss: a key of :data:`scumble.nets.losses.STYLE_LOSSES`.
+        style_loss: a key of :data:`scumble.nets.losses.STYLE_LOSSES`; by default the encoder's own ``style_loss`` if it has one, else
+            ``wasserstein``.
         content_level: which tap the content is compared at, counted from 0, the last one if there are fewer; by default the encoder's
             ``layout`` if it has such a number, else 3.
         scales: levels of the pyramid; 1 optimises bare pixels.
@@ -121,6 +122,7 @@ def refine(
     errors.in_range("scales", scales, 1, 16)
     for name, weight in (("content weight", content_weight), ("style weight", style_weight), ("tv weight", tv_weight)):
         errors.in_range(name, weight, 0.0, 1e6)
+    style_loss = str(getattr(encoder, "style_loss", "wasserstein")) if style_loss is None else style_loss
     if style_loss not in STYLE_LOSSES:
         raise errors.UsageError(errors.unknown("style loss", style_loss, STYLE_LOSSES))
     _check_pictures(painted, content)

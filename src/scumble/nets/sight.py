@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scumble import errors
-from scumble.nets.eye import WIDTHS, Eye, Heads, conv3
+from scumble.nets.eye import LEVELS, WIDTHS, Eye, Heads, conv3
 from scumble.nets.vgg import EYE_WEIGHTS, frozen, load_encoder, read_weights
 
 BESIDE = (64, 96, 64)
@@ -76,25 +76,22 @@ class Sight(nn.Module):
 
 
 class Critic(nn.Module):
-    """What a painting is judged in: five taps in which style is measured, and then relu4_1 as a :class:`Sight` predicts it, for layout.
+    """What a painting is judged in where a style is known by the eye alone: five taps, its own, and then relu4_1 as a :class:`Sight`
+    predicts it, for layout.
 
-    By VGG-19, pictures optimised so keep their content better by a sixth than in the eye's relu4_1. The five are the eye's own channels, as
-    in every Style; with ``beside`` the others are among them, too. Those have to be measured in the style's picture, whose distance then
-    comes down by a tenth.
+    By VGG-19, pictures optimised so keep their content better by a sixth than in the eye's relu4_1.
     """
 
     layout = 5
+    style_loss = "wasserstein"
     reach = Eye.reach
 
-    def __init__(self, sight: Sight, *, beside: bool = False) -> None:
+    def __init__(self, sight: Sight) -> None:
         super().__init__()
-        self.sight, self.beside = sight, beside
+        self.sight = sight
 
     def forward(self, x: Tensor) -> list[Tensor]:
         blocks = self.sight.eye.blocks(x)
-        if self.beside:
-            taps = self.sight.beside(blocks)
-            return [*taps, self._predicted(taps)]
         return [*(tap for _, tap in blocks), self._predicted(self.sight.beside(blocks[:4]))]
 
     def layout_of(self, x: Tensor) -> Tensor:
@@ -103,6 +100,27 @@ class Critic(nn.Module):
 
     def _predicted(self, taps: list[Tensor]) -> Tensor:
         return F.relu(self.sight.heads.heads[3](taps[3]))
+
+
+class Connoisseur(nn.Module):
+    """What a painting is judged in where the style's picture is at hand: relu3_1, relu4_1 and relu5_1 of VGG-19 as a :class:`Sight`
+    predicts them, which say most of a style, and the eye's own relu1_1 and relu2_1, which tell the same as VGG-19's in a quarter
+    of the channels.
+
+    VGG-19's count for as much as they are strong there, so means and second moments do for a loss.
+    """
+
+    style_loss = "mean_moments"
+    reach = Eye.reach
+    layers = LEVELS
+
+    def __init__(self, sight: Sight) -> None:
+        super().__init__()
+        self.sight = sight
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = self.sight.beside(self.sight.eye.blocks(x))
+        return [*taps[:2], *(F.relu(head(tap)) for head, tap in zip(self.sight.heads.heads[2:], taps[2:], strict=True))]
 
 
 def load_sight(device: str | torch.device = "cpu", *, weights: Path = SIGHT_WEIGHTS, eye: Path = EYE_WEIGHTS) -> Sight:
