@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from dataclasses import replace
 from io import BytesIO
@@ -20,6 +21,7 @@ from scumble.nets.eye import Eye  # noqa: E402
 from scumble.nets.generator import Generator, Shape  # noqa: E402
 from scumble.train import data, decoder, generator, judge, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
+from scumble.weights import weight_path  # noqa: E402
 
 SMALL = Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16)
 
@@ -116,7 +118,7 @@ def test_a_training_that_was_stopped_and_resumed_ends_as_one_that_was_not(pack: 
     assert (tmp_path / "parts" / "log.csv").read_text().startswith("step,seconds,loss,")
 
 
-def test_one_block_of_the_decoder_learns_alone_and_mending_moves_all(pack: Path, eye: Eye, tmp_path: Path) -> None:
+def test_one_block_of_the_decoder_learns_alone_and_as_a_chain_all_do(pack: Path, eye: Eye, tmp_path: Path) -> None:
     recipe = replace(decoder.RECIPE, steps=2, warm_up=1, log_every=1)
     start = loop.seeded(decoder.Decoder, 3)
     before = [_weights(start.block(k)).clone() for k in range(1, 6)]
@@ -125,8 +127,20 @@ def test_one_block_of_the_decoder_learns_alone_and_mending_moves_all(pack: Path,
     assert moved == [False, True, False, False, False]
     for p in alone.parameters():
         p.requires_grad_(True)
-    mended = decoder.mend_decoder(pack, eye, alone, tmp_path / "mend", recipe, size=32, batch=2)
-    assert all(not torch.equal(b, _weights(mended.block(k))) for k, b in enumerate(before, 1))
+    chained = decoder.train_cascade(pack, eye, alone, tmp_path / "chain", recipe, size=32, batch=2)
+    assert all(not torch.equal(b, _weights(chained.block(k))) for k, b in enumerate(before, 1))
+
+
+@pytest.mark.parametrize("method", ["ot", "adain"])
+def test_gradients_do_not_pull_at_what_the_next_map_takes_back(method: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    features, aim = torch.rand(1, 4, 16, 16, generator=rng), torch.rand(1, 4, 16, 16, generator=rng)
+    style = decoder.measured(3 * torch.rand(1, 4, 16, 16, generator=rng))
+    gains, steps = torch.ones(4, 1, 1, requires_grad=True), torch.zeros(1, 4, 16, 16, requires_grad=True)
+    (decoder.fused(gains * features + steps, style, method) - aim).square().sum().backward()
+    assert gains.grad is not None and steps.grad is not None
+    assert steps.grad.abs().max() > 0.1
+    assert gains.grad.abs().max() < 1e-2 * (steps.grad * features).abs().sum()
 
 
 def test_kept_lessons_hold_what_fresh_ones_do(pack: Path, eye: Eye, tmp_path: Path) -> None:
@@ -248,10 +262,12 @@ def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     common = ["--pack", str(pack), "--steps", "2", "--batch", "2", "--size", "32", "--weights", str(weights)]
     assert run(["train", "decoder", *common, "--out", str(tmp_path / "d")]) == 0
-    assert run(["train", "decoder", "--mend", *common, "--out", str(tmp_path / "m")]) == 0
+    assert run(["train", "cascade", *common, "--out", str(tmp_path / "m")]) == 0
     written = {p.name for p in weights.iterdir()}
     assert {"decoder.safetensors", "manifest.toml", *(f"decoder{k}.onnx" for k in range(1, 6))} <= written
-    assert run(["train", "decoder", "--mend", "--level", "2", *common, "--out", str(tmp_path / "x")]) == 2
+    shutil.copy(weight_path("eye.safetensors"), tmp_path / "decoder.safetensors")
+    assert run(["train", "cascade", *common[:-1], str(tmp_path), "--out", str(tmp_path / "y")]) == 1
+    assert run(["train", "cascade", "--judge", "teacher", *common, "--out", str(tmp_path / "x")]) == 2
 
 
 def test_export_of_a_style_runs_without_this_library(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verbs ``train eye | sight | decoder | generator``: options in, checkpoints and weight files out."""
+"""The verbs ``train eye | sight | decoder | cascade | generator``: options in, checkpoints and weight files out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scumble.cli.commands import HelpfulGroup, defaults_from
 from scumble.errors import InputError, MissingExtraError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from scumble.nets.decoder import Decoder
     from scumble.nets.eye import Eye
 
 app = typer.Typer(cls=HelpfulGroup, help="Train the nets anew (needs PyTorch). Interrupted, the same command goes on where it was.")
@@ -36,6 +37,8 @@ Judging = Annotated[
 JudgesFolder = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files: for judges but the eye, and for --pairs.", show_default=False)
 ]
+ContentTarget = Annotated[float | None, typer.Option(metavar="N", help="The content distance to hold.")]
+StyleSize = Annotated[int | None, typer.Option(metavar="N", help="Side of the crops that styles are measured on.")]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")]
 BFloat16 = Annotated[
     bool, typer.Option("--bfloat16", help="Run the nets in bfloat16: a third less time on GPUs and on processors that have it.")
@@ -117,7 +120,6 @@ def train_decoder(
     pack: Pack,
     out: Out,
     level: Annotated[int | None, typer.Option(metavar="1..5", help="Train this block alone. Default: all of them.")] = None,
-    mend: Annotated[bool, typer.Option("--mend", help="Go on with the decoder of --weights, on fused features.")] = False,
     steps: Steps = None,
     minutes: Minutes = None,
     batch: Batch = None,
@@ -126,30 +128,53 @@ def train_decoder(
     device: Device = None,
     weights: Weights = None,
 ) -> None:
-    """Train the decoders to undo the eye."""
+    """Train the decoders: each block to undo one of the eye's."""
     if level is not None and not 1 <= level <= 5:
         raise UsageError(f"level must be between 1 and 5; got {level}")
-    if level is not None and mend:
-        raise UsageError("--mend trains all blocks; leave out --level")
     _begin()
-    from scumble.nets.decoder import Decoder
-    from scumble.nets.vgg import read_weights
-    from scumble.train import export
-    from scumble.train.decoder import MEND, RECIPE, mend_decoder, train_decoder
+    from scumble.train.decoder import RECIPE, train_decoder
 
-    start = None
-    if level is not None or mend:
-        start = Decoder()
-        path = _weights_at(weights, "decoder.safetensors")
-        start.load_state_dict(dict(read_weights(path, start.state_dict())))
+    start = _decoder(weights) if level is not None else None
     more = _given(size=size, batch=batch, device=device)
-    if start is not None and mend:
-        decoder = mend_decoder(pack, _eye(weights), start, out, _recipe(MEND, steps, minutes, seed), **more)
-    else:
-        decoder = train_decoder(pack, _eye(weights), out, _recipe(RECIPE, steps, minutes, seed), level=level, start=start, **more)
-    if weights is not None:
-        export.export_decoder(decoder, _made(weights))
-        _write_manifest(weights, ("decoder",), out)
+    decoder = train_decoder(pack, _eye(weights), out, _recipe(RECIPE, steps, minutes, seed), level=level, start=start, **more)
+    _write_decoder(decoder, weights, out)
+
+
+@app.command("cascade", cls=defaults_from("scumble.train.decoder:CASCADE", "scumble.train.decoder:train_cascade"))
+def train_cascade(
+    *,
+    pack: Pack,
+    out: Out,
+    judge: Judging = None,
+    teacher: JudgesFolder = None,
+    content_target: ContentTarget = None,
+    style_size: StyleSize = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    batch: Batch = None,
+    size: Size = None,
+    seed: Seed = None,
+    device: Device = None,
+    bfloat16: BFloat16 = False,
+    weights: Weights = None,
+) -> None:
+    """Train the decoders of --weights on as a chain, fused with styles at every level: judged by what it paints."""
+    _check_judge(judge, teacher)
+    _begin()
+    from scumble.train.decoder import CASCADE, train_cascade
+
+    more = _given(judge=judge, size=size, batch=batch, style_size=style_size, content_target=content_target, device=device)
+    decoder = train_cascade(
+        pack,
+        _eye(weights),
+        _decoder(weights),
+        out,
+        _recipe(CASCADE, steps, minutes, seed),
+        teacher_folder=teacher,
+        bfloat16=bfloat16,
+        **more,
+    )
+    _write_decoder(decoder, weights, out)
 
 
 @app.command("generator", cls=defaults_from("scumble.train.generator:RECIPE", "scumble.train.generator:train_generator"))
@@ -164,9 +189,9 @@ def train_generator(
     ] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Start from the generator of --weights (or the installed one).")] = False,
     only_beyond: Annotated[bool, typer.Option("--only-beyond", help="Train strengths above 1 and leave the rest as it is.")] = False,
-    content_target: Annotated[float | None, typer.Option(metavar="N", help="The content distance to hold.")] = None,
+    content_target: ContentTarget = None,
     cache: Annotated[int | None, typer.Option(metavar="N", help="See so many style crops once and keep their statistics.")] = None,
-    style_size: Annotated[int | None, typer.Option(metavar="N", help="Side of the crops that styles are measured on.")] = None,
+    style_size: StyleSize = None,
     works: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Further style pictures, larger than the pack's.", show_default=False)
     ] = None,
@@ -284,6 +309,28 @@ def _recipe(recipe: Any, steps: int | None, minutes: float | None, seed: int | N
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _decoder(weights: Path | None) -> Decoder:
+    """As it stands in ``weights``, or in the installation."""
+    from scumble.nets.decoder import Decoder
+    from scumble.nets.vgg import read_weights
+
+    decoder, path = Decoder(), _weights_at(weights, "decoder.safetensors")
+    wanted = decoder.state_dict()
+    found = read_weights(path, wanted)
+    if any(k not in found or found[k].shape != v.shape for k, v in wanted.items()):
+        raise InputError(f"{path} does not hold the decoders' weights; train them with scumble train decoder")
+    decoder.load_state_dict(dict(found))
+    return decoder
+
+
+def _write_decoder(decoder: Decoder, weights: Path | None, out: Path) -> None:
+    from scumble.train import export
+
+    if weights is not None:
+        export.export_decoder(decoder, _made(weights))
+        _write_manifest(weights, ("decoder",), out)
 
 
 def _made(folder: Path) -> Path:

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from scumble.nets.eye import WIDTHS, conv3
 
+HIDDEN = 32
+"""Channels between the first tap and RGB. Without them, fused features that no picture has come back with a quarter more of an error
+in their statistics."""
+
 
 class Block(nn.Module):
     """Tap k, (N, C_k, h, w) -> tap k-1, (N, C_{k-1}, 2h, 2w); the eye's block k mirrored. Block 1 gives RGB of the same size."""
@@ -20,15 +24,15 @@ class Block(nn.Module):
         super().__init__()
         self.level = level
         c = widths[level - 1]
-        below = widths[level - 2] if level > 1 else 3
-        self.first = conv3(c, below)
-        self.rest = nn.ModuleList([conv3(below, below) for _ in range({1: 0, 2: 1, 3: 1, 4: 3, 5: 3}[level])])
+        inner, out = (widths[level - 2], widths[level - 2]) if level > 1 else (HIDDEN, 3)
+        self.first = conv3(c, inner)
+        self.rest = nn.ModuleList([conv3(inner, out) for _ in range({1: 1, 2: 1, 3: 1, 4: 3, 5: 3}[level])])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
+        x = F.relu(self.first(x))
         if self.level == 1:
-            return x
-        x = F.interpolate(F.relu(x), scale_factor=2, mode="nearest")
+            return self.rest[0](x)
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
         for conv in self.rest:
             x = F.relu(conv(x))
         return x
@@ -45,7 +49,8 @@ class Decoder(nn.Module):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
-        last = self.block(1).first
+        last = self.block(1).rest[0]
+        assert isinstance(last, nn.Conv2d)
         nn.init.xavier_normal_(last.weight, gain=0.5)
         assert last.bias is not None
         nn.init.constant_(last.bias, 0.45)

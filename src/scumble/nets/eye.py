@@ -51,17 +51,25 @@ class Eye(nn.Module):
 
     def blocks(self, x: Tensor, depth: int = 5) -> list[tuple[Tensor, Tensor]]:
         """What the last convolution of each of the first ``depth`` blocks sees, and its tap; one size both."""
-        x = (x - 0.45) * 4.0
-        out = []
+        out: list[tuple[Tensor, Tensor]] = []
         for k in range(1, depth + 1):
-            convs = list(getattr(self, f"block{k}"))
-            for conv in convs[:-1]:
-                x = F.relu(conv(x))
-            if k > 1:
-                x = F.max_pool2d(x, 2)
-            out.append((x, F.relu(convs[-1](x))))
+            out.append(self._block(k, x))
             x = out[-1][1]
         return out
+
+    def block(self, k: int, x: Tensor) -> Tensor:
+        """The k-th tap alone, of the one before it; of pixels for 1."""
+        return self._block(k, x)[1]
+
+    def _block(self, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        *convs, last = getattr(self, f"block{k}")
+        if k == 1:
+            x = (x - 0.45) * 4.0
+        for conv in convs:
+            x = F.relu(conv(x))
+        if k > 1:
+            x = F.max_pool2d(x, 2)
+        return x, F.relu(last(x))
 
 
 class Heads(nn.Module):
