@@ -150,7 +150,7 @@ def test_a_refinement_shows_how_it_gets_on_and_stops_with_its_best(visit, small_
     page.click("#sc-paint")
     page.wait_for_function("document.querySelector('.sc-note').textContent === 'Not done yet'")  # a preview that improves
     page.wait_for_function("document.querySelector('#sc-status progress')?.value > 0")
-    assert "of 150" in page.inner_text("#sc-status")
+    assert "of 75" in page.inner_text("#sc-status")
     page.click("#sc-stop")
     page.wait_for_selector("#sc-download:visible")
     assert "stopped after" in visitor.note
@@ -365,7 +365,7 @@ def test_who_leaves_stops_the_work(visit, small_file):
     visitor.page.wait_for_function("document.querySelector('#sc-status progress')?.value > 0")
     steps = visitor.page.inner_text("#sc-status")
     visitor.page.context.close()
-    assert "of 150" in steps
+    assert "of 75" in steps
     other = visit()  # there is one painter for what takes long: whoever comes next has to get it
     other.open(small_file)
     other.page.click("#sc-quality label:has-text('Fine')")

@@ -131,7 +131,7 @@ def test_a_refinement_that_is_stopped_says_so(sitting):
     assert sitting.refines()
     cancel = threading.Event()
     painting = sitting.paint(ORIGINAL, cancel=cancel, progress=lambda done, total, loss: done == 2 and cancel.set())
-    assert "stopped after 2 of 150 steps" in painting.note and read_recipe(painting.path)["interrupted"] == 2
+    assert "stopped after 2 of 75 steps" in painting.note and read_recipe(painting.path)["interrupted"] == 2
 
 
 def test_paintings_come_back_with_their_picture_and_the_oldest_make_room(sitting, monkeypatch):
