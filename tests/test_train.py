@@ -187,6 +187,39 @@ def test_style_distance_is_relative_and_zero_for_itself() -> None:
         assert float(judge.style_distance(made, wanted, (1, 1))) == pytest.approx(4.0, rel=0.02)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_and_their_gradients_are_autograds(layout: torch.memory_format) -> None:
+    rng = torch.Generator().manual_seed(0)
+    f = torch.rand(2, 5, 6, 7, generator=rng).contiguous(memory_format=layout).requires_grad_()
+    weights = torch.rand(2, 5, generator=rng), torch.rand(2, 5, 5, generator=rng)
+    flat = f.flatten(2)
+    wanted = flat.mean(2), flat @ flat.mT / 42
+    found = judge.moments(f)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    gradients = [torch.autograd.grad(sum((w * t).sum() for w, t in zip(weights, pair, strict=True)), f)[0] for pair in (found, wanted)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_lessons_are_the_newest_and_a_resumed_run_has_the_same() -> None:
+    drawn: list[float] = []
+
+    def draw(rng: torch.Generator) -> generator.Lesson:
+        v = torch.rand(1, 3, generator=rng)
+        drawn.append(float(v[0, 0]))
+        return generator.Lesson(v, [(torch.ones(1, 2), torch.ones(1, 2, 2))])
+
+    def batches(lessons: generator.Lessons, steps: range) -> list[torch.Tensor]:
+        return [lessons.batch(3, loop.step_generator(9, step), step).vector for step in steps]
+
+    whole = batches(generator.Lessons(draw, 5, 1), range(8))
+    assert len(drawn) == len(set(drawn)) == 5 + 7 * generator.FRESH
+    drawn.clear()
+    resumed = batches(generator.Lessons(draw, 5, 1), range(6, 8))
+    assert len(drawn) == 5 + generator.FRESH  # none that no step sees
+    assert all(torch.equal(a, b) for a, b in zip(whole[6:], resumed, strict=True))
+
+
 def test_structure_distance_is_zero_for_itself() -> None:
     f = torch.rand(2, 4, 24, 24)
     assert judge.structure_distance(f, f) == pytest.approx(0, abs=1e-6)

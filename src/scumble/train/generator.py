@@ -23,8 +23,17 @@ from scumble.train.loop import Recipe, fit, seeded, step_generator
 
 STYLE_ZOOM = (0.7, 1.5)
 """Windows that styles are measured in, relative to ``style_size``: brushes of many widths are seen."""
+PHOTO_ZOOM = (0.8, 1.3)
+"""The same where the style is a photograph."""
 WORKS_SHARE = 0.15
 """Of the crops that styles are measured on, those out of ``works``."""
+PHOTOS_SHARE, TURNED_SHARE, SPLIT_SHARE = 0.07, 0.3, 0.2
+"""Of the styles that are learnt from: photographs, pictures turned by a quarter, and two side by side. A
+net that saw paintings alone, and each upright, knows them by heart before it knows the next one."""
+NOISE = 0.05
+"""Of the style vector in training, in standard deviations of each of its numbers: styles that are nearly alike are painted alike."""
+FRESH = 1
+"""Kept styles that every step replaces."""
 EASE = 2.5
 """At strength s above 1 the content weighs s to minus this as much as at 1: at 2 a sixth."""
 
@@ -66,6 +75,26 @@ class Lesson:
         return Lesson(torch.cat([p.vector for p in parts]), target)
 
 
+class Lessons:
+    """The newest ``size`` of an endless row of single lessons, of which every step adds :data:`FRESH`.
+
+    ``draw(rng)`` makes one. The i-th of the row depends on the seed and i alone, so a run that was resumed holds those of one that was not.
+    """
+
+    def __init__(self, draw: Callable[[torch.Generator], Lesson], size: int, seed: int) -> None:
+        self._draw, self._size, self._seed = draw, size, seed
+        self._kept: dict[int, Lesson] = {}
+        self._end = 0
+
+    def batch(self, n: int, rng: torch.Generator, step: int) -> Lesson:
+        """``n`` of them at random, as they stand at ``step``."""
+        size, begin = self._size, step * FRESH
+        for i in range(max(begin, self._end), begin + size):
+            self._kept[i % size] = self._draw(step_generator(self._seed, i)).split()[0]
+        self._end = begin + size
+        return Lesson.joined([self._kept[i] for i in torch.randint(size, (n,), generator=rng).tolist()])
+
+
 def train_generator(
     pack: Path,
     eye: Eye,
@@ -98,8 +127,8 @@ def train_generator(
             a deep level on a small crop are mostly chance: begin at 128, end with the pack's whole pictures at 288.
         style_size: side of the crops that styles are measured on, in pixels; 288 to end with.
         works: a folder of further styles, larger than those of the pack: there brushes are as wide as users' pictures have them.
-        cache: so many style crops are seen by eye and judge once and their statistics kept (1.2 MB each);
-            0 draws fresh ones in every step, the better choice on a GPU.
+        cache: so many style crops are kept as statistics (1.2 MB each), and one of them is replaced in every step: eye and judge see few;
+            0 draws all of them anew in every step, the better choice on a GPU.
         content_target: the content distance to hold, see :class:`Balance`; on crops of 128 pixels it is 1.6 times that on whole pictures.
         only_beyond: move nothing but what a strength above 1 changes in ``start``; at 1 and below the net paints as before.
         bfloat16: networks (not losses) in bfloat16: on GPUs, and on processors that have it, a third less time.
@@ -126,12 +155,24 @@ def train_generator(
         generator.requires_grad_(False)
         generator.beyond.requires_grad_(True)
 
+    def picture(rng: torch.Generator) -> Tensor:
+        photo, turned = torch.rand(2, generator=rng).tolist()
+        source, zoom = (contents, PHOTO_ZOOM) if photo < PHOTOS_SHARE else (styles, STYLE_ZOOM)
+        y = source.batch(1, style_size, rng, zoom=zoom)
+        return y.rot90(1, (2, 3)) if turned < TURNED_SHARE else y
+
+    def style_crop(rng: torch.Generator) -> Tensor:
+        split, at = torch.rand(2, generator=rng).tolist()
+        y = picture(rng)
+        cut = round(style_size * (0.3 + 0.4 * at))
+        return torch.cat([y[..., :cut], picture(rng)[..., cut:]], 3) if split < SPLIT_SHARE else y
+
     def drawn(n: int, rng: torch.Generator) -> Lesson:
-        y = recolored(styles.batch(n, style_size, rng, zoom=STYLE_ZOOM), rng).contiguous(memory_format=last)
+        y = recolored(torch.cat([style_crop(rng) for _ in range(n)]), rng).contiguous(memory_format=last)
         with torch.no_grad():
             return Lesson(style_vector(eye(y)), watching.target(y))
 
-    kept = [part for i in range(cache // batch) for part in drawn(batch, step_generator(recipe.seed + 1, i)).split()]
+    kept = Lessons(lambda rng: drawn(1, rng), cache, recipe.seed + 1) if cache else None
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         assert isinstance(model, Generator)
@@ -147,14 +188,11 @@ def train_generator(
         # for more than strength 1
         same = int(step % 3 == 1 and not only_beyond)
         beyond = float(torch.rand((), generator=rng)) if step % 3 == 2 or only_beyond else 0.0
-        lesson = (
-            Lesson.joined([kept[i] for i in torch.randint(len(kept), (batch - same,), generator=rng).tolist()])
-            if kept
-            else drawn(batch - same, rng)
-        )
+        lesson = kept.batch(batch - same, rng, step) if kept else drawn(batch - same, rng)
         with torch.no_grad():
             own = [style_vector(eye(x[:same]))] if same else []
-        modulation = model.modulation(torch.cat([*own, lesson.vector]), beyond=beyond)
+        noise = torch.randn(lesson.vector.shape, generator=rng).to(device) * NOISE * model.style_std
+        modulation = model.modulation(torch.cat([*own, lesson.vector + noise]), beyond=beyond)
         ease = (1 + beyond) ** EASE
         loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, balance, same, ease)
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
