@@ -169,11 +169,11 @@ def test_a_tuning_for_earlier_weights_is_gone_on_from(stylizer: Stylizer, photo:
     crops, target = tuning.crops_of([photo]), tuning.target_of_style(style)
     again = tuning.tune(style, crops, Judge.named("eye"), target, still, size=96, batch=1, earlier=earlier)
     assert again.tuning is not None and again.tuning.generator == generator_id()
-    learnt = torch.from_numpy(style.tuning.offset.astype(np.float32))[None] / tuning.KEPT
+    learnt = torch.from_numpy(style.tuning.offset.astype(np.float32))[None]
     vector = torch.from_numpy(style.vector)[None]
     with torch.no_grad():
         before = earlier.modulation(vector, learnt)[0].numpy()
-        offset = torch.from_numpy(again.tuning.offset.astype(np.float32))[None] / tuning.KEPT
+        offset = torch.from_numpy(again.tuning.offset.astype(np.float32))[None]
         now = load_generator().modulation(vector, offset)[0].numpy()
     first, last = 2 * sum(earlier.norms), earlier.tunable - 2 * sum(earlier.norms)
     np.testing.assert_allclose(now[:first], before[:first], atol=5e-3)  # halves have 11 bits

@@ -34,10 +34,6 @@ RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log
 CONTENT_TARGETS = {"eye": 0.56, "teacher": 0.6, "distilled": 0.6}
 """The content distance to hold on crops, by judge: about that of the generator untuned."""
 
-KEPT = 0.75
-"""Share of what was learnt that is kept. Practice on crops goes too far for whole pictures: over 24 pairs of 640 px and more, all of
-it had content 0.485, structure 0.372, style 0.579; 0.7 of it 0.468, 0.338, 0.584; none 0.458, 0.311, 0.653."""
-
 
 class _Offset(nn.Module):
     def __init__(self, start: Tensor) -> None:
@@ -50,7 +46,7 @@ def _start(style: Style, painter: Generator, earlier: Generator | None) -> Tenso
     """Where tuning begins (1, T): at nothing, or at what the style set with ``earlier`` in so far as it can be tuned."""
     if earlier is None or style.tuning is None:
         return torch.zeros(1, painter.tunable)
-    vector, learnt = torch.from_numpy(style.vector)[None], torch.from_numpy(style.tuning.offset.astype(np.float32))[None] / KEPT
+    vector, learnt = torch.from_numpy(style.vector)[None], torch.from_numpy(style.tuning.offset.astype(np.float32))[None]
     moved = earlier.modulation(vector, learnt) - painter.modulation(vector)
     first = 2 * sum(painter.norms)
     return torch.cat([moved[:, :first], moved[:, first + painter.modulations - painter.tunable :]], 1)
@@ -99,7 +95,7 @@ def tune(
     with TemporaryDirectory() as folder:  # a minute's work needs no checkpoint that outlives it
         found = fit(_Offset(start), loss_of, recipe, Path(folder), memory=balance.memory)
     assert isinstance(found, _Offset)
-    offset = (KEPT * found.offset.detach()[0]).cpu().numpy().astype(np.float16)
+    offset = found.offset.detach()[0].cpu().numpy().astype(np.float16)
     return replace(style, tuning=Tuning(offset, generator_id()))
 
 
