@@ -72,11 +72,10 @@ def test_more_strength_is_further_from_the_content(style: Style) -> None:
 
 def test_strength_above_1_is_nearer_to_the_style_and_further_from_the_content() -> None:
     content = astronaut(384)
-    # the second has its tuning: strengths were learnt before these were, and bring it no nearer (MODEL_CARD.md, known failures)
-    for source, nearer in ((Style(Style.named("irises").levels), 0.9), (Style.named("starry-night"), 1.05)):
+    for source in (Style.named("starry-night"), Style(Style.named("irises").levels)):  # one with its tuning, one without
         once, more, most = (metrics.score(painter(content, source, strength=s), content, source) for s in (1.0, 1.5, 2.0))
         assert once.content < more.content < most.content
-        assert most.style < nearer * once.style and more.style < 1.05 * once.style
+        assert most.style < 0.95 * once.style and more.style < once.style
 
 
 def test_the_same_again(style: Style) -> None:
