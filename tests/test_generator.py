@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from scumble import finish
 from scumble.engine import GENERATOR_MARGIN, GENERATOR_MULTIPLE, GENERATOR_REACH, Engine
 from scumble.metrics import grid
 
@@ -96,8 +97,9 @@ def test_the_result_has_the_size_of_the_picture(engine, modulation, shape):
 
 def test_what_the_engine_knows_of_the_net_is_so(engine):
     module = generator_module
-    assert (GENERATOR_MARGIN, GENERATOR_MULTIPLE, GENERATOR_REACH) == (module.MARGIN, module.MULTIPLE, module.REACH)
+    assert (GENERATOR_MARGIN, GENERATOR_MULTIPLE, GENERATOR_REACH) == (module.MARGIN, module.MULTIPLE, module.REACH + finish.REACH)
     assert engine.norms == net().norms
+    assert engine.modulations == net().modulations
 
 
 def test_shuffle_is_pixel_shuffle():

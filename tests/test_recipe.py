@@ -14,6 +14,8 @@ from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
 
 A_STYLE, ANOTHER = list(library.entries())[:2]
+USED = ("eye.onnx", "generator.onnx", "modulator.onnx", "finish_raise.onnx", "finish_filter.onnx")
+"""Weight files that take part in a painting."""
 
 SETTINGS = {
     "strength": 1.0, "method": "generator", "style_scale": None, "keep_color": 0.0, "quality": "draft", "steps": None, "encoder": "eye",
@@ -67,7 +69,7 @@ def test_a_recipe_holds_all_that_decides_the_bytes(folder):
     assert held["masks"] == [{"path": "mask.png", "sha256": weights.sha256(folder / "mask.png")}]
     assert set(held["settings"]) == set(SETTINGS)
     assert held["settings"]["feather"] == 2
-    assert held["weights"] == {n: weights.sha256(weights.FOLDER / n) for n in ("eye.onnx", "generator.onnx", "modulator.onnx")}
+    assert held["weights"] == {n: weights.sha256(weights.FOLDER / n) for n in USED}
     assert set(held["versions"]) == {"numpy", "onnxruntime", "PIL", "processors"}
     assert len(json.dumps(held)) < 4096, "it has to fit beside EXIF in a JPEG"
 
@@ -88,7 +90,7 @@ def test_a_refinement_gets_the_picture_of_a_style_itself():
 
 
 def test_weights_are_those_that_take_part():
-    assert recipe.weights_used(request(), named=False) == ["eye.onnx", "generator.onnx", "modulator.onnx"]
+    assert recipe.weights_used(request(), named=False) == list(USED)
     fused = recipe.weights_used(request(method="wct"), named=True)
     assert fused == ["eye.onnx", *(f"decoder{k}.onnx" for k in range(1, 6)), "library.safetensors"]
     assert "eye.safetensors" in recipe.weights_used(request(quality="fine"), named=False)

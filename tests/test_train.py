@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason="training needs the torch extra")
 from scumble.cli import run  # noqa: E402
 from scumble.errors import InputError, UsageError  # noqa: E402
 from scumble.nets.eye import Eye  # noqa: E402
+from scumble.nets.finish import autocovariances  # noqa: E402
 from scumble.nets.generator import Generator, Shape  # noqa: E402
 from scumble.train import data, decoder, generator, judge, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
@@ -207,7 +208,7 @@ def test_lessons_are_the_newest_and_a_resumed_run_has_the_same() -> None:
     def draw(rng: torch.Generator) -> generator.Lesson:
         v = torch.rand(1, 3, generator=rng)
         drawn.append(float(v[0, 0]))
-        return generator.Lesson(v, [(torch.ones(1, 2), torch.ones(1, 2, 2))])
+        return generator.Lesson(v, [(torch.ones(1, 2), torch.ones(1, 2, 2))], [(v, v)])
 
     def batches(lessons: generator.Lessons, steps: range) -> list[torch.Tensor]:
         return [lessons.batch(3, loop.step_generator(9, step), step).vector for step in steps]
@@ -284,9 +285,10 @@ def test_content_that_counts_for_less_does_not_steer_the_balance(eye: Eye) -> No
     x = torch.rand(1, 3, 96, 96, generator=rng)
     views, seeing = judge.Views(x, x, (0, 0)), judge.Judge.named("eye", eye=eye)
     modulation, target = generator.modulation(torch.rand(1, 736, generator=rng)), seeing.target(torch.rand(1, 3, 64, 64, generator=rng))
-    eased, parts, _ = judge.painting_loss(generator, seeing, views, modulation, target, balance, ease=4.0)
+    wanted = autocovariances(torch.rand(1, 3, 64, 64, generator=rng))
+    eased, parts, _ = judge.painting_loss(generator, seeing, views, modulation, target, wanted, balance, ease=4.0)
     assert balance.weight == 0.4 and parts["weight"] == 0.1
-    whole, _, _ = judge.painting_loss(generator, seeing, views, modulation, target, balance)
+    whole, _, _ = judge.painting_loss(generator, seeing, views, modulation, target, wanted, balance)
     assert balance.weight > 0.4
     assert float((whole - eased).detach()) == pytest.approx((balance.weight - 0.1) * float(parts["content"]), rel=1e-3)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble.engine import EYE_MULTIPLE, Engine
-from scumble.fusion import AffineMap, Moments, affine, moments
+from scumble.fusion import AffineMap, affine, moments
 from scumble.style import Style
 
 Array = NDArray[np.float32]
@@ -76,8 +76,3 @@ def unfused(engine: Engine, pixels: Array, maps: Sequence[AffineMap]) -> Array:
         features = engine.decode(level, affine_map.apply(features))
         features += np.float32(OWN[level - 2]) * (taps[level - 2] - features)
     return features
-
-
-def content_moments(engine: Engine, pixels: Array) -> tuple[Moments, ...]:
-    """The picture's own statistics at all five levels: what it would be as a style."""
-    return tuple(moments(t) for t in engine.eye(pixels))

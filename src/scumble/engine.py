@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scumble import finish
 from scumble.errors import UsageError, unknown
 from scumble.weights import weight_path
 
@@ -36,7 +37,7 @@ GENERATOR_MULTIPLE = 8
 GENERATOR_MARGIN = 24
 """The generator pads its convolutions with zeros; this many mirrored pixels around the picture keep nearly all that this does outside of
 it. Of it the outermost four pixels keep less than one 8-bit step on average, as a test holds; with 16 they darkened by three."""
-GENERATOR_REACH = 128
+GENERATOR_REACH = 128 + finish.REACH
 """With frozen statistics a painted pixel depends on nothing farther away than this many pixels: how far tiles have to overlap."""
 
 
@@ -112,12 +113,25 @@ class Engine:
         return np.ascontiguousarray(out.transpose(1, 2, 0)) if level == 1 else out
 
     @cached_property
+    def _raise(self) -> onnxruntime.InferenceSession:
+        return self._session("finish_raise.onnx")
+
+    @cached_property
+    def _filter(self) -> onnxruntime.InferenceSession:
+        return self._session("finish_filter.onnx")
+
+    @cached_property
     def norms(self) -> tuple[int, ...]:
         """Channels of the generator's normalised places in the order in which it visits them.
 
-        A statistics vector is mean and variance place by place, so it has twice their sum.
+        A statistics vector is mean and variance place by place, so it has twice their sum, and then the finish's filters.
         """
         return tuple(int(c) for c in self._generator.get_modelmeta().custom_metadata_map["norms"].split())
+
+    @cached_property
+    def modulations(self) -> int:
+        """Numbers that a style sets in the generator; those beyond are the texture that the finish gives."""
+        return int(self._generator.get_inputs()[1].shape[1])
 
     @cached_property
     def generator_id(self) -> str:
@@ -148,13 +162,26 @@ class Engine:
     ) -> tuple[Array, Array]:
         """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and statistics (S,).
 
-        These are what the normalisations used; ``frozen`` ones replace the measured ones to the share ``freeze``, a number or (S,).
+        A modulation that goes on with a texture (T,) has the painting finished (:mod:`scumble.finish`). Statistics are what the
+        normalisations used, and the finish's filters; ``frozen`` ones replace the measured ones to the share ``freeze``, a number or (S,).
         They are measured in the window ``inside`` = (top, bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE`
         (at least one of it each way); by default in all of it. A side below four of them is measured with its margin.
         """
+        size = 2 * sum(self.norms)
+        shares = np.full(size + finish.FILTERS, 0.0 if frozen is None else freeze, np.float32)
+        given = (None, None) if frozen is None else (frozen[:size], frozen[size:])
+        planes, used = self.unfinished(pixels, modulation[: self.modulations], given[0], shares[:size], inside)
+        if len(modulation) > self.modulations:
+            planes, filters = finish.finish(planes, modulation[self.modulations :], self, given[1], shares[size:])
+            used = np.concatenate([used, filters])
+        return np.clip(planes.transpose(1, 2, 0), 0.0, 1.0), used
+
+    def unfinished(
+        self, pixels: Array, modulation: Array, frozen: Array | None, freeze: Array, inside: tuple[int, int, int, int] | None = None
+    ) -> tuple[Array, Array]:
+        """What the net itself makes of it: planes (3, H, W), not clipped, and its statistics; see :meth:`paint`."""
         height, width, _ = pixels.shape
         padded = _pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")
-        size = 2 * sum(self.norms)
         m = GENERATOR_MARGIN
         top, bottom, left, right = inside or (0, height, 0, width)
         # of a side too short to vary the mirrored margin counts as well: next to no variance would be blown up
@@ -165,13 +192,20 @@ class Engine:
         feeds = {
             "content": _batch(padded),
             "modulation": modulation[None].astype(np.float32),
-            "frozen": np.zeros((1, size), np.float32) if frozen is None else frozen[None].astype(np.float32),
-            "freeze": np.full(size, 0.0 if frozen is None else freeze, np.float32),
+            "frozen": (np.zeros(len(freeze), np.float32) if frozen is None else frozen.astype(np.float32))[None],
+            "freeze": freeze.astype(np.float32),
             "inside": np.array([m + top, m + bottom, m + left, m + right], np.int64) // GENERATOR_MULTIPLE,
         }
         painted, statistics = _run(self._generator, feeds)
-        out = painted[0, :, m : m + height, m : m + width].transpose(1, 2, 0)
-        return np.clip(out, 0.0, 1.0), statistics[0]
+        return painted[0, :, m : m + height, m : m + width], statistics[0]
+
+    def raised(self, planes: Array, change: Array) -> Array:
+        """See :class:`~scumble.finish.Convolutions`."""
+        return _run(self._raise, {"planes": planes[None], "change": change[None]})[0][0]
+
+    def filtered(self, planes: Array, kernel: Array, bias: Array) -> Array:
+        """See :class:`~scumble.finish.Convolutions`."""
+        return _run(self._filter, {"planes": planes[None], "kernel": kernel, "bias": bias})[0][0]
 
 
 def _run(session: onnxruntime.InferenceSession, feeds: dict[str, Any]) -> Sequence[Any]:

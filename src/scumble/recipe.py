@@ -150,7 +150,10 @@ def versions(*, torch: bool) -> dict[str, str]:
 def weights_used(request: Request, named: bool) -> list[str]:
     """Names of the weight files that take part in ``request``."""
     used = ["eye.onnx"]
-    used += ["generator.onnx", "modulator.onnx"] if request.settings["method"] == "generator" else [f"decoder{k}.onnx" for k in range(1, 6)]
+    if request.settings["method"] == "generator":
+        used += ["generator.onnx", "modulator.onnx", "finish_raise.onnx", "finish_filter.onnx"]
+    else:
+        used += [f"decoder{k}.onnx" for k in range(1, 6)]
     if request.refines and request.settings["encoder"] == "eye":
         used += ["eye.safetensors", "sight.safetensors"]
     return [*used, library.BUILT_IN] if named else used

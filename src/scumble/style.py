@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import library
+from scumble import finish, library
 from scumble.errors import InputError, UsageError, in_range
 from scumble.fusion import Moments, barycenter, mixture, moments
 from scumble.picture import SUFFIXES, Picture
@@ -53,6 +53,8 @@ class Style:
     about: dict[str, str] = field(default_factory=dict)
     """Title, artist, year and whatever else is known."""
     tuning: Tuning | None = None
+    texture: NDArray[np.float32] | None = None
+    """What the finish gives a painting, (T,): see :mod:`scumble.finish`. None: there is none, the painting stays as the net has it."""
 
     @staticmethod
     def from_image(source: str | os.PathLike[str] | bytes | Picture, *, name: str = "", engine: Engine | None = None) -> Style:
@@ -60,7 +62,12 @@ class Style:
         picture = source if isinstance(source, Picture) else Picture.open(source)
         if not name and isinstance(source, (str, os.PathLike)):
             name = Path(source).stem
-        return Style(tuple(moments(t) for t in _engine(engine).eye(at_reference(picture).pixels)), name)
+        return replace(Style.of_pixels(at_reference(picture).pixels, _engine(engine)), name=name)
+
+    @staticmethod
+    def of_pixels(pixels: NDArray[np.float32], engine: Engine) -> Style:
+        """Of (H, W, 3) in [0, 1] as they are, nameless: what a content would be as a style."""
+        return Style(tuple(moments(t) for t in engine.eye(pixels)), texture=finish.texture(pixels))
 
     @staticmethod
     def from_folder(folder: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
@@ -77,7 +84,9 @@ class Style:
             raise UsageError("a style needs one picture at least; got none")
         shared = _engine(engine)
         works = [Style.from_image(source, engine=shared) for source in sources]
-        return Style(tuple(mixture([w.levels[k] for w in works], [1.0] * len(works)) for k in range(5)), name)
+        textures = [w.texture for w in works if w.texture is not None]
+        pooled = tuple(mixture([w.levels[k] for w in works], [1.0] * len(works)) for k in range(5))
+        return Style(pooled, name, texture=finish.mixed(textures, [1.0] * len(textures)))
 
     @staticmethod
     def named(name: str) -> Style:
@@ -87,7 +96,7 @@ class Style:
             return replace(Style.load(found.path), name=found.name)
         about = {k: getattr(found, k) for k in ("title", "artist", "year", "medium", "group") if getattr(found, k)}
         tensors, generator = library.tensors(found.name)
-        return Style(_unpack(tensors), found.name, about, _tuning(tensors, generator))
+        return Style(_unpack(tensors), found.name, about, _tuning(tensors, generator), tensors.get("texture"))
 
     @staticmethod
     def open(source: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
@@ -120,21 +129,23 @@ class Style:
             whole.update(level.covariance.tobytes())
         if self.tuning is not None:
             whole.update(self.tuning.generator.encode() + self.tuning.offset.tobytes())
+        if self.texture is not None:
+            whole.update(self.texture.tobytes())
         return whole.hexdigest()
 
     def modulation(self, engine: Engine, strength: float = 1.0) -> NDArray[np.float32]:
-        """What the style sets in the generator (M,): predicted from its statistics, and what it was tuned by.
+        """What the style sets in the generator (M,): predicted from its statistics, and what it was tuned by; then its texture (T,).
 
         From 1 to 2 it depends on the ``strength``, and is all that does; below 1 it is that of 1, to be mixed with the content's own.
         A tuning for other weights than the ``engine`` has is left out, with one warning.
         """
-        beyond = max(0.0, strength - 1.0)
-        if self.tuning is None:
-            return engine.modulation(self.vector, beyond=beyond)
-        if self.tuning.generator != engine.generator_id:
+        offset, beyond = None, max(0.0, strength - 1.0)
+        if self.tuning is not None and self.tuning.generator == engine.generator_id:
+            offset = self.tuning.offset.astype(np.float32)
+        elif self.tuning is not None:
             _say_stale(self.name or "given")
-            return engine.modulation(self.vector, beyond=beyond)
-        return engine.modulation(self.vector, self.tuning.offset.astype(np.float32), beyond)
+        net = engine.modulation(self.vector, offset, beyond)
+        return net if self.texture is None else np.concatenate([net, self.texture])
 
     def __mul__(self, weight: float) -> Blend:
         return Blend(((float(weight), self),))
@@ -160,6 +171,8 @@ class Style:
         if self.tuning is not None:
             tensors["tuning"] = self.tuning.offset
             metadata["generator"] = self.tuning.generator
+        if self.texture is not None:
+            tensors["texture"] = self.texture
         _write(path, save(tensors, metadata), overwrite)
         return path
 
@@ -178,7 +191,7 @@ class Style:
             if metadata.get("format") != "scumble-style-1":
                 raise InputError(f"{path} is not a style file of this version; make it again with `scumble styles add`")
             tuning = _tuning(tensors, metadata.get("generator", ""))
-            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]), tuning)
+            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]), tuning, tensors.get("texture"))
         except (SafetensorError, KeyError, ValueError, OSError) as e:
             raise InputError(f"{path} is not a style file, or it is damaged; make it again with `scumble styles add`") from e
 
@@ -213,7 +226,10 @@ class Blend:
         styles = [s for _, s in self.terms]
         total = sum(weights)
         name = "+".join(f"{w / total:.3g}*{s.name or 'style'}" for w, s in self.terms)
-        return Style(tuple(barycenter([s.levels[k] for s in styles], weights) for k in range(5)), name, tuning=blended_tuning(self.terms))
+        levels = tuple(barycenter([s.levels[k] for s in styles], weights) for k in range(5))
+        textured = [(w, s.texture) for w, s in self.terms if s.texture is not None and w > 0]
+        texture = finish.between([t for _, t in textured], [w for w, _ in textured]) if textured else None
+        return Style(levels, name, tuning=blended_tuning(self.terms), texture=texture)
 
 
 def blended_tuning(terms: Sequence[tuple[float, Style]]) -> Tuning | None:
@@ -228,6 +244,12 @@ def blended_tuning(terms: Sequence[tuple[float, Style]]) -> Tuning | None:
     total = sum(weight for weight, _ in terms)
     shares = [np.float32(weight / total) * t.offset.astype(np.float32) for weight, t in tuned if t.generator == generator]
     return Tuning(np.sum(shares, axis=0).astype(np.float16), generator)
+
+
+def toward(modulation: NDArray[np.float32], other: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """From one modulation towards another; where only one of them has a texture, without."""
+    n = min(len(modulation), len(other))
+    return modulation[:n] + np.float32(share) * (other[:n] - modulation[:n])
 
 
 def at_reference(picture: Picture) -> Picture:

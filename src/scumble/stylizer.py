@@ -20,7 +20,7 @@ from scumble.fusion import METHODS as FUSION_METHODS
 from scumble.fusion import give_back
 from scumble.mask import Mask, composite
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
-from scumble.style import REFERENCE, Blend, Style, at_reference, is_name, pictures_in
+from scumble.style import REFERENCE, Blend, Style, at_reference, is_name, pictures_in, toward
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,9 @@ class Stylizer:
         needed = height * width * tiling.bytes_a_pixel(brush.method)
         painted = None if needed > brush.memory else self._in_one_pass(small, style, brush)
         if painted is None:
-            painted = self._in_tiles(small, style, brush, brush.memory if needed > brush.memory else needed / 2)
+            painted = self._in_tiles(
+                small, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
+            )
         return brush.refine(painted, small, style, lambda: _pictures(source))
 
     def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
@@ -224,8 +226,8 @@ class Stylizer:
             return cascade.paint(self.engine, pixels, style, method=method, strength=strength)[0]
         modulation = style.modulation(self.engine, strength)
         if strength < 1.0:
-            own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)
-            modulation = own + np.float32(strength) * (modulation - own)
+            own = Style.of_pixels(pixels, self.engine).modulation(self.engine)
+            modulation = toward(own, modulation, strength)
         return self.engine.paint(pixels, modulation)[0]
 
 

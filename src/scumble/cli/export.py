@@ -19,7 +19,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file i
 
 @app.command("generator")
 def generator(*, output: Output, to: Format = "onnx", overwrite: Overwrite = False) -> None:
-    """Any style: inputs `content` (1, 3, H, W) and `style` (1, 736), output `painted`."""
+    """Any style: inputs `content` (1, 3, H, W), `style` (1, 736), `texture` (1, 480), output `painted`."""
     _export(None, output, to, overwrite)
 
 
@@ -49,4 +49,4 @@ def _export(style: str | None, output: Path, to: str, overwrite: bool) -> None:
     from scumble.style import Style
 
     difference = export_self_contained(output, None if style is None else Style.open(style))
-    typer.echo(f"{output}: opset {OPSET}, any height and width from 33 pixels; ONNX Runtime and PyTorch agree within {difference:.1g}")
+    typer.echo(f"{output}: opset {OPSET}, any height and width from 128 pixels; ONNX Runtime and PyTorch agree within {difference:.1g}")

@@ -26,6 +26,7 @@ Pack = Annotated[
 Teacher = Annotated[Path, typer.Option(metavar="FOLDER", help="The VGG-19 files to learn from.", show_default=False)]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Checkpoints and logs; what is there is gone on with.", show_default=False)]
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Over which the learning rate falls.")]
+LearningRate = Annotated[float | None, typer.Option(metavar="N", min=0.0, help="Of Adam, at its highest.")]
 Minutes = Annotated[float | None, typer.Option(metavar="N", help="Stop, with a checkpoint, after so long.")]
 Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures a step.")]
 Size = Annotated[int | None, typer.Option(metavar="N", help="Side of the square crops in pixels.")]
@@ -63,6 +64,7 @@ def train_eye(
         int | None, typer.Option(metavar="N", help="Compute so many crops' targets once and keep them: for slow machines with much memory.")
     ] = None,
     steps: Steps = None,
+    learning_rate: LearningRate = None,
     minutes: Minutes = None,
     batch: Batch = None,
     size: Size = None,
@@ -77,7 +79,7 @@ def train_eye(
     from scumble.train.eye import RECIPE, train_eye
 
     more = _given(cache=cache, size=size, batch=batch, device=device, bfloat16=bfloat16)
-    pupil = train_eye(pack, teacher, out, _recipe(RECIPE, steps, minutes, seed), **more)
+    pupil = train_eye(pack, teacher, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), **more)
     if weights is not None:
         export.export_eye(pupil.eye, _made(weights))
         _write_manifest(weights, ("eye",), out)
@@ -91,6 +93,7 @@ def train_sight(
     out: Out,
     go_on: Annotated[bool, typer.Option("--go-on", help="Begin with the sight of --weights.")] = False,
     steps: Steps = None,
+    learning_rate: LearningRate = None,
     minutes: Minutes = None,
     batch: Batch = None,
     size: Size = None,
@@ -108,7 +111,7 @@ def train_sight(
     more = _given(size=size, batch=batch, device=device, bfloat16=bfloat16)
     if go_on:
         more["start"] = load_sight(weights=_weights_at(weights, "sight.safetensors"), eye=_weights_at(weights, "eye.safetensors"))
-    sight = train_sight(pack, teacher, _eye(weights), out, _recipe(RECIPE, steps, minutes, seed), **more)
+    sight = train_sight(pack, teacher, _eye(weights), out, _recipe(RECIPE, steps, learning_rate, minutes, seed), **more)
     if weights is not None:
         export.export_sight(sight, _made(weights))
         _write_manifest(weights, ("sight",), out)
@@ -121,6 +124,7 @@ def train_decoder(
     out: Out,
     level: Annotated[int | None, typer.Option(metavar="1..5", help="Train this block alone. Default: all of them.")] = None,
     steps: Steps = None,
+    learning_rate: LearningRate = None,
     minutes: Minutes = None,
     batch: Batch = None,
     size: Size = None,
@@ -136,7 +140,9 @@ def train_decoder(
 
     start = _decoder(weights) if level is not None else None
     more = _given(size=size, batch=batch, device=device)
-    decoder = train_decoder(pack, _eye(weights), out, _recipe(RECIPE, steps, minutes, seed), level=level, start=start, **more)
+    decoder = train_decoder(
+        pack, _eye(weights), out, _recipe(RECIPE, steps, learning_rate, minutes, seed), level=level, start=start, **more
+    )
     _write_decoder(decoder, weights, out)
 
 
@@ -150,6 +156,7 @@ def train_cascade(
     content_target: ContentTarget = None,
     style_size: StyleSize = None,
     steps: Steps = None,
+    learning_rate: LearningRate = None,
     minutes: Minutes = None,
     batch: Batch = None,
     size: Size = None,
@@ -169,7 +176,7 @@ def train_cascade(
         _eye(weights),
         _decoder(weights),
         out,
-        _recipe(CASCADE, steps, minutes, seed),
+        _recipe(CASCADE, steps, learning_rate, minutes, seed),
         teacher_folder=teacher,
         bfloat16=bfloat16,
         **more,
@@ -196,6 +203,7 @@ def train_generator(
         Path | None, typer.Option(metavar="FOLDER", help="Further style pictures, larger than the pack's.", show_default=False)
     ] = None,
     steps: Steps = None,
+    learning_rate: LearningRate = None,
     minutes: Minutes = None,
     batch: Batch = None,
     size: Size = None,
@@ -222,10 +230,10 @@ def train_generator(
         from scumble.train.validation import Pairs
 
         more["validate"] = Pairs(pairs, Teacher(teacher)).validate
-    generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, minutes, seed), teacher_folder=teacher, **more)
+    generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher_folder=teacher, **more)
     if weights is not None:
         export.export_generator(generator, _made(weights))
-        _write_manifest(weights, ("generator", "modulator"), out)
+        _write_manifest(weights, ("generator", "modulator", "finish_raise", "finish_filter"), out)
 
 
 @app.command("library", cls=defaults_from("scumble.train.tuning:RECIPE", "scumble.train.tuning:tune", "scumble.train.library:tune_works"))
@@ -258,6 +266,7 @@ def train_library(
     judge: Judging = None,
     teacher: JudgesFolder = None,
     steps: Steps = None,
+    learning_rate: LearningRate = None,
     minutes: Minutes = None,
     batch: Batch = None,
     size: Size = None,
@@ -279,7 +288,9 @@ def train_library(
 
     if pack is not None and tuned is not None:
         more = _given(judge=judge, size=size, batch=batch, device=device, earlier=earlier)
-        done = tune_works(gallery, tuned, pack, _recipe(RECIPE, steps, minutes, seed), teacher=teacher, bfloat16=bfloat16, **more)
+        done = tune_works(
+            gallery, tuned, pack, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher=teacher, bfloat16=bfloat16, **more
+        )
         typer.echo(f"{done} tuned")
     typer.echo(f"{build_library(gallery, _made(weights), tuned=tuned)} styles")
     _write_manifest(weights, ("library",), gallery)
@@ -303,8 +314,8 @@ def _begin() -> None:
     log.setLevel(min(logging.INFO, log.getEffectiveLevel()))
 
 
-def _recipe(recipe: Any, steps: int | None, minutes: float | None, seed: int | None) -> Any:
-    return replace(recipe, **_given(steps=steps, minutes=minutes, seed=seed))
+def _recipe(recipe: Any, steps: int | None, learning_rate: float | None, minutes: float | None, seed: int | None) -> Any:
+    return replace(recipe, **_given(steps=steps, learning_rate=learning_rate, minutes=minutes, seed=seed))
 
 
 def _given(**options: Any) -> dict[str, Any]:

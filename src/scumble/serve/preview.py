@@ -23,7 +23,7 @@ from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.serve.limits import Cache, Upload
 from scumble.serve.pace import Pace
-from scumble.style import Style
+from scumble.style import Style, toward
 from scumble.stylizer import MEMORY, Stylizer, resize, working_scale
 
 T = TypeVar("T")
@@ -170,7 +170,7 @@ class Previewer:
             modulation = style.modulation(engine, strength)
             if strength < 1.0:
                 own = self._derived.get((*place, "own"), lambda: self._own(pixels))
-                modulation = own + np.float32(strength) * (modulation - own)
+                modulation = toward(own, modulation, strength)
             painted = self._timed("generator", pixels, lambda: engine.paint(pixels, modulation)[0])
         else:
             taps = self._derived.get((*place, "taps"), lambda: engine.eye(pixels))
@@ -192,7 +192,7 @@ class Previewer:
     def _own(self, pixels: Array) -> Array:
         """The modulation with the content's own statistics."""
         engine = self.painter.engine
-        return engine.modulation(Style(cascade.content_moments(engine, pixels)).vector)
+        return Style.of_pixels(pixels, engine).modulation(engine)
 
     def _timed(self, kind: str, pixels: Array, paint: Callable[[], T]) -> T:
         began = self._clock()

@@ -13,6 +13,7 @@ from scumble.tiling.local import Painting as Painting
 from scumble.tiling.local import Read as Read
 from scumble.tiling.local import bytes_a_pixel as bytes_a_pixel
 from scumble.tiling.local import freeze as freeze
+from scumble.tiling.local import least_memory as least_memory
 from scumble.tiling.local import paint as paint
 from scumble.tiling.local import reach as reach
 from scumble.tiling.local import sweep_over as sweep_over

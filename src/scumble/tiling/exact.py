@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import cascade
+from scumble import cascade, finish
 from scumble.engine import GENERATOR_MULTIPLE, Engine
 from scumble.fusion import AffineMap, Moments, affine, moments
 from scumble.style import Style
@@ -25,7 +25,13 @@ Sweep = Callable[[], Iterable[tuple[Window, Window, Array]]]
 
 
 def generator_statistics(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
-    """What the generator's normalisations measure in the whole picture, (S,); one sweep for each normalised place."""
+    """What the generator and the finish measure in the whole picture, (S,); one sweep for each normalised place, and for each scale."""
+    net, wanted = np.split(modulation, [engine.modulations])
+    known = _normalisations(engine, net, sweep)
+    return np.concatenate([known, _filters(engine, net, known, wanted, sweep)]) if len(wanted) else known
+
+
+def _normalisations(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
     found = np.zeros(2 * sum(engine.norms), np.float32)
     known = np.zeros_like(found)
     at = 0
@@ -36,7 +42,7 @@ def generator_statistics(engine: Engine, modulation: Array, sweep: Sweep) -> Arr
             inside = inner.within(outer)
             rows, columns = (n // GENERATOR_MULTIPLE * GENERATOR_MULTIPLE for n in (inside.height, inside.width))
             window = (inside.top, inside.top + max(rows, GENERATOR_MULTIPLE), inside.left, inside.left + max(columns, GENERATOR_MULTIPLE))
-            statistics = engine.paint(pixels, modulation, frozen=found, freeze=known, inside=window)[1]
+            statistics = engine.unfinished(pixels, modulation, found, known, window)[1]
             m, v = (statistics[at + k * channels : at + (k + 1) * channels].astype(np.float64) for k in (0, 1))
             share = float((window[1] - window[0]) * (window[3] - window[2]))
             weight, mean, square = weight + share, mean + share * m, square + share * (v + m * m)
@@ -46,6 +52,23 @@ def generator_statistics(engine: Engine, modulation: Array, sweep: Sweep) -> Arr
         known[at : at + 2 * channels] = 1
         at += 2 * channels
     return found
+
+
+def _filters(engine: Engine, modulation: Array, known: Array, wanted: Array, sweep: Sweep) -> Array:
+    filters, share = finish.unchanging(), np.ones(len(known), np.float32)
+    height, width = np.max([(inner.bottom, inner.right) for inner, _, _ in sweep()], axis=0).tolist()
+    for k in range(finish.SCALES):
+        cell = 2 ** (finish.SCALES - 1 - k)
+        if min(height, width) <= (finish.LEAST_SIDE - 1) * cell:
+            continue
+        center, found = finish.scales(wanted)[k][:3], np.zeros(())
+        for inner, outer, pixels in sweep():
+            level = finish.unfiltered(engine.unfinished(pixels, modulation, known, share)[0], filters, engine, k)
+            window = (inner.top // cell, -(-inner.bottom // cell), inner.left // cell, -(-inner.right // cell))
+            places = finish.Places.of(-(-height // cell), -(-width // cell), window)
+            found = found + finish.sums(level, center, places.seen_from(outer.top // cell, outer.left // cell))
+        finish.scales(filters)[k] = finish.monge_filter(finish.Patches.of_sums(found, center), finish.scales(wanted)[k])
+    return filters
 
 
 def fusion_maps(engine: Engine, style: Style, method: str, strength: float, sweep: Sweep) -> cascade.FrozenMaps:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scumble import cascade
 from scumble.engine import GENERATOR_REACH, Engine
-from scumble.style import Style
+from scumble.style import Style, toward
 from scumble.tiling import exact as exact_statistics
 from scumble.tiling.exact import Sweep
 from scumble.windows import ALIGNED, LEAST_TILE, Window, half, is_out_of_memory, largest_side, partition, parts, too_small
@@ -126,6 +126,11 @@ def bytes_a_pixel(method: str) -> int:
     return GENERATOR_BYTES if method == "generator" else CASCADE_BYTES
 
 
+def least_memory(method: str) -> int:
+    """Bytes that the smallest tile takes."""
+    return (LEAST_TILE + 2 * reach(method)) ** 2 * bytes_a_pixel(method)
+
+
 def freeze(
     engine: Engine,
     thumbnail: Array,
@@ -160,8 +165,8 @@ def freeze(
         return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
     modulations = [(1.0, style.modulation(engine, strength))]
     if strength < 1:
-        own = engine.modulation(Style(cascade.content_moments(engine, thumbnail)).vector)
-        modulations = [(1.0, own + np.float32(strength) * (modulations[0][1] - own)), (strength - 1, own)]
+        own = Style.of_pixels(thumbnail, engine).modulation(engine)
+        modulations = [(1.0, toward(own, modulations[0][1], strength)), (strength - 1, own)]
     passes: list[tuple[float, Array | None, Array | cascade.FrozenMaps]] = []
     for weight, modulation in modulations:
         if exact:

@@ -6,6 +6,7 @@ to 1e-4), at half the size. Computation is in float32: the casts are folded when
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,10 @@ from torch.nn import functional as F
 
 from scumble.engine import Engine
 from scumble.errors import ScumbleError
+from scumble.finish import PATCH, texture
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
+from scumble.nets.finish import finish, of_texture
 from scumble.nets.generator import MARGIN, MULTIPLE, Generator
 from scumble.nets.sight import Sight
 from scumble.style import Style
@@ -50,18 +53,20 @@ class _Modulator(nn.Module):
 
 
 class _SelfContained(nn.Module):
-    """Generator, padding and clipping in one graph; with a modulation at hand the style is folded in."""
+    """Generator, padding, finish and clipping in one graph; with a modulation at hand the style is folded in."""
 
     def __init__(self, generator: Generator, modulation: Tensor | None) -> None:
         super().__init__()
         self.generator = generator
-        self.modulation = modulation
+        self.modulation, self.texture = (None, None) if modulation is None else modulation.tensor_split([generator.modulations], 1)
 
-    def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+    def forward(self, content: Tensor, style: Tensor | None = None, texture: Tensor | None = None) -> Tensor:
         modulation = self.modulation
         if modulation is None:
             assert style is not None
             modulation = self.generator.modulation(style)
+        else:
+            texture = self.texture
         height, width = content.shape[2], content.shape[3]
         below, right = -(height + 2 * MARGIN) % MULTIPLE, -(width + 2 * MARGIN) % MULTIPLE
         half = MARGIN // 2  # twice half of it: small pictures are narrower than what is to be mirrored
@@ -69,7 +74,10 @@ class _SelfContained(nn.Module):
         padded = F.pad(padded, (half, half + right, half, half + below), mode="reflect")
         inside = [MARGIN // MULTIPLE, (MARGIN + height) // MULTIPLE, MARGIN // MULTIPLE, (MARGIN + width) // MULTIPLE]
         painted = self.generator.paint(padded, modulation, inside=inside)[0]
-        return painted[:, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width].clamp(0, 1)
+        painted = painted[:, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
+        if texture is not None and texture.numel():
+            painted = finish(painted, of_texture(texture))[0]
+        return painted.clamp(0, 1)
 
 
 def load_generator(path: Path = FOLDER / "generator.safetensors") -> Generator:
@@ -82,15 +90,25 @@ def load_generator(path: Path = FOLDER / "generator.safetensors") -> Generator:
 
 
 def generator_id(path: Path = FOLDER / "generator.safetensors") -> str:
-    """Names the weights in a file: what was tuned for some fits no others."""
-    return sha256(path)[:16]
+    """Names the weights in a file: what was tuned for some fits no others.
+
+    But for those that count above strength 1 alone: they can be trained anew (``--only-beyond``) and all tunings stay.
+    """
+    from safetensors import safe_open
+
+    digest = hashlib.sha256()
+    with safe_open(os.fspath(path), framework="np") as f:
+        for name in sorted(f.keys()):
+            if not name.startswith("beyond."):
+                digest.update(name.encode() + f.get_tensor(name).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def export_self_contained(path: Path, style: Style | None = None) -> float:
     """One ONNX file that needs nothing of this library: pixels in, painted pixels out; checked against PyTorch.
 
-    Input ``content`` (1, 3, H, W) in [0, 1], at least 33 pixels each way; output ``painted`` of the same size. Without ``style``
-    there is a second input ``style`` (1, 736), :attr:`scumble.style.Style.vector`; with it the style is folded in.
+    Input ``content`` (1, 3, H, W) in [0, 1], at least 128 pixels each way; output ``painted`` of the same size. Without ``style`` there
+    are two more, ``style`` (1, 736) and ``texture`` (1, 480), see :class:`scumble.style.Style`; with it the style is folded in.
     Returns the largest difference between ONNX Runtime and PyTorch, at a size the export did not see; a ScumbleError if it
     is over 1e-3 (of 1), in which case nothing is written.
     """
@@ -100,12 +118,12 @@ def export_self_contained(path: Path, style: Style | None = None) -> float:
     generator = load_generator()
     vector = torch.rand(1, generator.shape.style)
     net = _SelfContained(generator, None if style is None else torch.from_numpy(style.modulation(Engine("cpu")))[None]).eval()
-    with_style = () if style is not None else (vector,)
+    with_style = () if style is not None else (vector, torch.from_numpy(texture(np.random.rand(64, 64, 3).astype(np.float32)))[None])
     part = path.with_name(f".{path.name}.part")
-    names = ["content", "style"][: 1 + len(with_style)]
+    names = ["content", "style", "texture"][: 1 + len(with_style)]
     try:
-        _onnx(net, (torch.rand(1, 3, 64, 72), *with_style), part, names, ["painted"], ["content", "painted"])
-        content = torch.rand(1, 3, 117, 91)
+        _onnx(net, (torch.rand(1, 3, 136, 144), *with_style), part, names, ["painted"], ["content", "painted"])
+        content = torch.rand(1, 3, 217, 191)
         with torch.no_grad():
             expected = net(content, *with_style).numpy()
         session = ort.InferenceSession(os.fspath(part), providers=["CPUExecutionProvider"])
@@ -151,7 +169,7 @@ def export_decoder(decoder: Decoder, folder: Path = FOLDER) -> None:
 
 
 def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
-    """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``.
+    """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``, and what :func:`export_finish` writes.
 
     The first takes content, modulation, frozen, freeze, inside and gives painted, statistics, see
     :meth:`~scumble.nets.generator.Generator.paint`; the second style, beyond and gives modulation, see ``modulation`` there.
@@ -175,6 +193,51 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
         {"norms": " ".join(map(str, generator.norms)), "id": generator_id(folder / "generator.safetensors")},
     )
     _onnx(_Modulator(generator), (style, torch.zeros(1, 1)), folder / "modulator.onnx", ["style", "beyond"], ["modulation"], [])
+    export_finish(folder)
+
+
+def export_finish(folder: Path = FOLDER) -> None:
+    """What :mod:`scumble.finish` has convolved: two graphs without weights, for any height and width.
+
+    ``finish_raise.onnx``: planes (1, 3, h, w) + change (1, 3, ⌈h/2⌉, ⌈w/2⌉) enlarged -> raised; ``finish_filter.onnx``: planes, kernel
+    (3, 3, 5, 5), bias (3,) -> filtered, the edge repeated.
+    """
+    from onnx import TensorProto, helper
+
+    def write(name: str, nodes: list[Any], inputs: Mapping[str, list[Any]], output: str, constants: Sequence[Any]) -> None:
+        given = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs.items()]
+        made = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 3, "height", "width"])]
+        graph = helper.make_graph(nodes, name, given, made, list(constants))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="scumble")
+        replace_file(folder / f"{name}.onnx", model.SerializeToString())
+
+    planes = [1, 3, "height", "width"]
+    write(
+        "finish_raise",
+        [
+            helper.make_node("Resize", ["change", "", "scales"], ["twice"], mode="linear", coordinate_transformation_mode="half_pixel"),
+            helper.make_node("Shape", ["planes"], ["shape"]),
+            helper.make_node("Slice", ["twice", "from", "shape"], ["cut"]),
+            helper.make_node("Add", ["planes", "cut"], ["raised"]),
+        ],
+        {"planes": planes, "change": [1, 3, "half_height", "half_width"]},
+        "raised",
+        [
+            helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.0]),
+            helper.make_tensor("from", TensorProto.INT64, [4], [0, 0, 0, 0]),
+        ],
+    )
+    r = PATCH - 1
+    write(
+        "finish_filter",
+        [
+            helper.make_node("Pad", ["planes", "margin"], ["padded"], mode="edge"),
+            helper.make_node("Conv", ["padded", "kernel", "bias"], ["filtered"]),
+        ],
+        {"planes": planes, "kernel": [3, 3, 2 * r + 1, 2 * r + 1], "bias": [3]},
+        "filtered",
+        [helper.make_tensor("margin", TensorProto.INT64, [8], [0, 0, r, r, 0, 0, r, r])],
+    )
 
 
 def write_manifest(origins: Mapping[str, str], folder: Path = FOLDER) -> None:

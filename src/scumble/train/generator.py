@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scumble.errors import UsageError
 from scumble.nets.eye import Eye
+from scumble.nets.finish import Autocovariance, autocovariances, joined
 from scumble.nets.generator import Generator, Shape
 from scumble.train.data import Crops, read_pictures, recolored
 from scumble.train.judge import Balance, Judge, Views, painting_loss
@@ -37,7 +38,7 @@ FRESH = 1
 EASE = 2.5
 """At strength s above 1 the content weighs s to minus this as much as at 1: at 2 a sixth."""
 
-RECIPE = Recipe(steps=20000, learning_rate=1e-3, warm_up=100, ema=0.995)
+RECIPE = Recipe(steps=20000, learning_rate=1e-3, warm_up=100, ema=0.998)
 
 
 @torch.no_grad()
@@ -53,15 +54,20 @@ def style_vector(taps: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Styles to paint in: the generator's input, and what the judge wants to see."""
+    """Styles to paint in: the generator's input, what the judge wants to see, and what the finish gives."""
 
     vector: Tensor
     target: list[tuple[Tensor, Tensor]]
+    wanted: list[Autocovariance]
 
     def split(self) -> list[Lesson]:
         """One a style, in half the memory (bfloat16: second moments go beyond half precision's range)."""
         return [
-            Lesson(self.vector[i : i + 1], [(m[i : i + 1].bfloat16(), g[i : i + 1].bfloat16()) for m, g in self.target])
+            Lesson(
+                self.vector[i : i + 1],
+                [(m[i : i + 1].bfloat16(), g[i : i + 1].bfloat16()) for m, g in self.target],
+                [(m[i : i + 1], c[i : i + 1]) for m, c in self.wanted],
+            )
             for i in range(len(self.vector))
         ]
 
@@ -72,7 +78,7 @@ class Lesson:
             (torch.cat([m for m, _ in level]).float(), torch.cat([g for _, g in level]).float())
             for level in zip(*(p.target for p in parts), strict=True)
         ]
-        return Lesson(torch.cat([p.vector for p in parts]), target)
+        return Lesson(torch.cat([p.vector for p in parts]), target, joined(*(p.wanted for p in parts)))
 
 
 class Lessons:
@@ -170,7 +176,7 @@ def train_generator(
     def drawn(n: int, rng: torch.Generator) -> Lesson:
         y = recolored(torch.cat([style_crop(rng) for _ in range(n)]), rng).contiguous(memory_format=last)
         with torch.no_grad():
-            return Lesson(style_vector(eye(y)), watching.target(y))
+            return Lesson(style_vector(eye(y)), watching.target(y), autocovariances(y))
 
     kept = Lessons(lambda rng: drawn(1, rng), cache, recipe.seed + 1) if cache else None
 
@@ -191,10 +197,13 @@ def train_generator(
         lesson = kept.batch(batch - same, rng, step) if kept else drawn(batch - same, rng)
         with torch.no_grad():
             own = [style_vector(eye(x[:same]))] if same else []
+            wanted = lesson.wanted
+            if same:
+                wanted = joined(autocovariances(x[:same]), wanted)
         noise = torch.randn(lesson.vector.shape, generator=rng).to(device) * NOISE * model.style_std
         modulation = model.modulation(torch.cat([*own, lesson.vector + noise]), beyond=beyond)
         ease = (1 + beyond) ** EASE
-        loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, balance, same, ease)
+        loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, wanted, balance, same, ease)
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
         return loss + 4 * identity, numbers | {"identity": 3 * identity.detach()}
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from scumble.errors import UsageError, unknown
 from scumble.nets.eye import LEVELS
+from scumble.nets.finish import Autocovariance, finish
 from scumble.nets.generator import Generator
 from scumble.nets.losses import content_loss, total_variation
 from scumble.nets.sight import Critic, load_sight
@@ -102,9 +103,19 @@ class Views:
 
 
 def painting_loss(
-    generator: Generator, judge: Judge, views: Views, modulation: Tensor, target: Target, balance: Balance, same: int = 0, ease: float = 1.0
+    generator: Generator,
+    judge: Judge,
+    views: Views,
+    modulation: Tensor,
+    target: Target,
+    wanted: Sequence[Autocovariance] | None,
+    balance: Balance,
+    same: int = 0,
+    ease: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor | float], Tensor]:
-    """Paint ``views`` with ``modulation`` (N, M); the loss, its parts by name, and the paintings (N, 3, H, W).
+    """Paint ``views`` with ``modulation`` (N, M) and finish them; the loss, its parts by name, and the paintings (N, 3, H, W).
+
+    ``wanted`` is what the finish gives them, of all N or 1 for all; None: they are not finished.
 
     The first ``same`` of them are not compared with content and ``target`` (which has N − ``same``, or 1 for all). The content's
     weight is divided by ``ease``; only at 1 does its distance steer the ``balance``.
@@ -113,11 +124,15 @@ def painting_loss(
     painted, statistics = generator.paint(views.contents, modulation, excess=beyond)
     excess = torch.stack(beyond).sum()
     one = slice(-1, None)  # of the batch: painting all of it twice took as long as the judge's second look at it
-    motion = motion_loss(painted[one], generator.paint(views.later[one], modulation[one], statistics[one], 1.0)[0], views.moved)
+    later = generator.paint(views.later[one], modulation[one], statistics[one], 1.0)[0]
+    if wanted is not None:
+        painted, filters = finish(painted, wanted)
+        later = finish(later, wanted, [f and (f[0][one], f[1][one]) for f in filters])[0]
+    motion = motion_loss(painted[one], later, views.moved)
     made = [t[same:] for t in judge.seen(painted)]
     with torch.no_grad(), judge.cast():
-        wanted = judge.layout(views.contents[same:])
-    content = content_loss(made[judge.at].float(), wanted.float())
+        layout = judge.layout(views.contents[same:])
+    content = content_loss(made[judge.at].float(), layout.float())
     with judge.cast():
         style = style_distance(made[: len(LEVELS)], target)
     over = (painted - painted.clamp(0, 1)).square().mean()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from scumble.engine import EYE_MULTIPLE
 from scumble.errors import UsageError
 from scumble.fusion import Moments
+from scumble.nets.finish import of_texture
 from scumble.nets.generator import Generator
 from scumble.picture import Picture
 from scumble.style import Style, Tuning, at_reference
@@ -81,13 +82,14 @@ def tune(
     painter = painter.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     vector = torch.from_numpy(style.vector)[None].to(device)
     target = [(mean.to(device), second.to(device)) for mean, second in target]
+    wanted = None if style.texture is None else of_texture(torch.from_numpy(style.texture)[None].to(device))
     balance = Balance(CONTENT_TARGETS[judge.name] if content_target is None else content_target, 0.65)
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         assert isinstance(model, _Offset)
         views = Views.drawn(photos, batch, size, rng)
         modulation = painter.modulation(vector, model.offset).expand(batch, -1)
-        loss, numbers, _ = painting_loss(painter, judge, views, modulation, target, balance)
+        loss, numbers, _ = painting_loss(painter, judge, views, modulation, target, wanted, balance)
         if progress is not None:
             progress(step + 1, recipe.steps, float(loss.detach()))
         return loss, numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scumble.nets.eye import Eye
+from scumble.nets.finish import Autocovariance, autocovariances, finish
 from scumble.nets.generator import MARGIN, MULTIPLE, Generator
 from scumble.nets.losses import content_loss
 from scumble.picture import Picture
@@ -21,12 +22,13 @@ from scumble.train.judge import moments, structure_distance, style_distance
 from scumble.train.teacher import Teacher
 
 
-def paint(generator: Generator, x: Tensor, style: Tensor) -> Tensor:
-    """(1, 3, H, W) of any size, with the margin that inference gives it; clipped."""
+def paint(generator: Generator, x: Tensor, style: Tensor, wanted: Sequence[Autocovariance]) -> Tensor:
+    """(1, 3, H, W) of any size, with the margin that inference gives it and finished; clipped."""
     h, w = x.shape[2:]
     below, right = -(h + 2 * MARGIN) % MULTIPLE, -(w + 2 * MARGIN) % MULTIPLE
     padded = F.pad(x, (MARGIN, MARGIN + right, MARGIN, MARGIN + below), mode="reflect")
-    return generator(padded, style)[:, :, MARGIN : MARGIN + h, MARGIN : MARGIN + w].clamp(0, 1)
+    painted = generator(padded, style)[:, :, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
+    return finish(painted, wanted)[0].clamp(0, 1)
 
 
 class Pairs:
@@ -62,10 +64,10 @@ class Pairs:
     @torch.no_grad()
     def validate(self, generator: Generator, eye: Eye) -> Mapping[str, float]:
         """Means of content, structure and style distance; ``score`` weighs them as one number, lower is better."""
-        vectors = {s: style_vector(eye(x)) for s, x in self.styles.items()}
+        styles = {s: (style_vector(eye(x)), autocovariances(x)) for s, x in self.styles.items()}
         rows = []
         for c, s in self.rows:
-            taps = self._see(paint(generator, self.contents[c], vectors[s]))
+            taps = self._see(paint(generator, self.contents[c], *styles[s]))
             content = content_loss(taps[3], self.content_taps[c][1].float())
             structure = structure_distance(taps[2], self.content_taps[c][0].float(), cells=16)
             rows.append((float(content), float(structure), float(style_distance(taps, self.style_moments[s]))))

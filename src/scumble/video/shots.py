@@ -23,7 +23,7 @@ from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
 from scumble.errors import UsageError, in_range, unknown
 from scumble.fusion import AffineMap
-from scumble.style import REFERENCE, Style
+from scumble.style import REFERENCE, Style, toward
 from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, resize, working_scale
 from scumble.video.frames import Bytes, Floats
 
@@ -247,9 +247,9 @@ class ShotPainter:
                 frozen.append(FrozenMaps(tuple(AffineMap(np.ones_like(m.offset), np.zeros_like(m.offset)) for m in frozen[0].maps)))
             passes = [(weight, None, maps) for weight, maps in zip((1.0, self.strength - 1), frozen, strict=False)]
             return tiling.Local(self.engine, tuple(passes), max(0.0, 1 - self.strength), style, self._limit)
-        modulation = self._modulations[a] + np.float32(share) * (self._modulations[b] - self._modulations[a])
+        modulation = toward(self._modulations[a], self._modulations[b], share)
         if receding:
-            modulation = held["own"] + np.float32(self.strength) * (modulation - held["own"])
+            modulation = toward(held["own"], modulation, self.strength)
         given = [(1.0, modulation, held["statistics"])] + ([(self.strength - 1, held["own"], held["unmoved"])] if receding else [])
         passes = [(weight, m.astype(np.float32), statistics.astype(np.float32)) for weight, m, statistics in given]
         return tiling.Local(self.engine, tuple(passes), max(0.0, 1 - self.strength), style, self._limit)
@@ -264,8 +264,7 @@ class ShotPainter:
         except Exception as error:
             if not tiling.is_out_of_memory(error):
                 raise
-            each = tiling.bytes_a_pixel(self.method)
-            needed, least = len(pixels) * pixels.shape[1] * each, (tiling.LEAST_TILE + 2 * tiling.reach(self.method)) ** 2 * each
+            needed, least = len(pixels) * pixels.shape[1] * tiling.bytes_a_pixel(self.method), tiling.least_memory(self.method)
             if needed <= least:
                 raise tiling.too_small() from error
             log.warning("out of memory: going on in tiles")
@@ -300,8 +299,8 @@ class ShotPainter:
             return {f"{n}/{part}": getattr(m, part) for n, m in enumerate(maps) for part in ("matrix", "offset")}
         if self.strength >= 1.0:
             return {"statistics": self.engine.paint(pixels, self._modulations[k])[1]}
-        own = self.engine.modulation(Style(cascade.content_moments(self.engine, pixels)).vector)
-        modulation = own + np.float32(self.strength) * (self._modulations[k] - own)
+        own = Style.of_pixels(pixels, self.engine).modulation(self.engine)
+        modulation = toward(own, self._modulations[k], self.strength)
         return {"own": own, "statistics": self.engine.paint(pixels, modulation)[1], "unmoved": self.engine.paint(pixels, own)[1]}
 
     def _glide(self) -> None:

@@ -1,0 +1,163 @@
+"""The finish in PyTorch, for training: :mod:`scumble.finish` says what it is, and a test holds both together.
+
+Roots of matrices are found by iteration, so gradients go through the maps: with maps that are taken as given, a net learns what the
+next map takes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scumble.finish import LEAST_SIDE, OFFSETS, PATCH, RIDGE, SCALES
+
+Autocovariance = tuple[Tensor, Tensor]
+"""Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets."""
+Filter = tuple[Tensor, Tensor]
+"""Kernel (N, 3, 3, 2·PATCH − 1, the same) and bias (N, 3)."""
+
+_ITERATIONS, _MORE = 20, 30
+"""Of the root's iteration: what a condition of 2e4 takes (:data:`RIDGE` beside the variance of 27 pixels), and what its square does."""
+
+
+def autocovariances(x: Tensor) -> list[Autocovariance]:
+    """Of (N, 3, H, W), at every scale of its own pyramid, the coarsest first: what a style asks for."""
+    return [_autocovariance(level) for level in _pyramid(x)]
+
+
+def joined(*parts: Sequence[Autocovariance]) -> list[Autocovariance]:
+    """Of several batches as one."""
+    return [(torch.cat([m for m, _ in scale]), torch.cat([c for _, c in scale])) for scale in zip(*parts, strict=True)]
+
+
+def of_texture(texture: Tensor) -> list[Autocovariance]:
+    """What Styles ask for, (N, T), as :func:`autocovariances`."""
+    rows = texture.double().reshape(len(texture), SCALES, -1)
+    return [(rows[:, k, :3], rows[:, k, 3:].reshape(len(rows), -1, 3, 3)) for k in range(SCALES)]
+
+
+def finish(
+    x: Tensor, wanted: Sequence[Autocovariance], filters: Sequence[Filter | None] | None = None
+) -> tuple[Tensor, list[Filter | None]]:
+    """(N, 3, H, W) with the autocovariances that are ``wanted``, and the filters that did it: its own, or those that were given."""
+    used: list[Filter | None] = []
+    change = None
+    for k, before in enumerate(_pyramid(x)):
+        h, w = before.shape[2:]
+        after = before if change is None else before + F.interpolate(change, scale_factor=2, mode="bilinear")[:, :, :h, :w]
+        found = None
+        if filters is not None:
+            found = filters[k]
+        elif min(h, w) >= LEAST_SIDE:
+            found = _filter(*_patches(after), wanted[k])
+        if found is not None:
+            after = _filtered(after, *found)
+        used.append(found)
+        x, change = after, after - before
+    return x, used
+
+
+def _pyramid(x: Tensor) -> list[Tensor]:
+    """(N, 3, H, W) and its halves, the coarsest first; an odd side's last row is repeated."""
+    found = [x]
+    for _ in range(SCALES - 1):
+        x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        found.append(x)
+    return found[::-1]
+
+
+def _autocovariance(x: Tensor) -> Autocovariance:
+    """As if there were nothing but the mean around it, which makes the patches' covariance positive however small the picture."""
+    mean = x.mean((2, 3), keepdim=True)
+    x = x - mean
+    h, w = x.shape[2:]
+    found = [
+        torch.einsum("nahw,nbhw->nab", x[:, :, : h - dy, max(0, -dx) : w - max(0, dx)], x[:, :, dy:, max(0, dx) : w + min(0, dx)])
+        for dy, dx in OFFSETS
+    ]
+    return mean[:, :, 0, 0].double(), torch.stack(found, 1).double() / (h * w)
+
+
+def _patches(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (N, 3), and the covariance of all patches (N, C, C), rows and columns in the order (y, x, channel)."""
+    (h, w), r = x.shape[2:], PATCH - 1
+    center = x.mean((2, 3), keepdim=True)
+    rows = torch.cat([(x - center)[:, :, y : h - r + y, u : w - r + u].flatten(2) for y, u in _cells()], 1)
+    mean = rows.mean(2).double()
+    covariance = (rows @ rows.transpose(1, 2)).double() / rows.shape[2] - mean[:, :, None] * mean[:, None]
+    return center[:, :, 0, 0].double() + mean.reshape(len(x), -1, 3).mean(1), covariance
+
+
+def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance) -> Filter:
+    """The Monge map between patches, averaged over the patches that a pixel lies in."""
+    a, b = _ridged(covariance), _ridged(_of_patches(wanted[1].to(covariance)))
+    root, inverse = _roots(a, _ITERATIONS)
+    middle = _roots(root @ b @ root, _MORE)[0]
+    n, size = PATCH, 2 * PATCH - 1
+    patch_map = (inverse @ middle @ inverse).unflatten(2, (n, n, 3)).unflatten(1, (n, n, 3))  # (N, y, x, a, y', x', b)
+    kernel = covariance.new_zeros(len(a), 3, 3, size, size)
+    for y in range(n):
+        for x in range(n):
+            part = patch_map[:, y, x].permute(0, 1, 4, 2, 3)
+            kernel = kernel + F.pad(part, (n - 1 - x, x, n - 1 - y, y))
+    kernel = kernel / (n * n)
+    return kernel, wanted[0].to(mean) - torch.einsum("nabyx,nb->na", kernel, mean)
+
+
+def _filtered(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    n, (h, w) = len(x), x.shape[2:]
+    r = PATCH - 1
+    padded = F.pad(x, (r, r, r, r), mode="replicate").reshape(1, n * 3, h + 2 * r, w + 2 * r)
+    convolve = _Exported.apply if torch.onnx.is_in_onnx_export() else _convolve
+    return convolve(padded, kernel.flatten(0, 1).to(x), bias.flatten().to(x), n).reshape(n, 3, h, w)
+
+
+def _convolve(x: Tensor, kernel: Tensor, bias: Tensor, groups: int) -> Tensor:
+    return F.conv2d(x, kernel, bias, groups=groups)
+
+
+class _Exported(torch.autograd.Function):
+    """The exporter refuses a convolution whose kernel it can't tell the size of; ONNX itself doesn't ask."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor, groups: int) -> Tensor:
+        return _convolve(x, kernel, bias, groups)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, kernel: Any, bias: Any, groups: int) -> Any:
+        return g.op("Conv", x, kernel, bias, group_i=groups).setType(x.type().with_sizes([None] * 4))
+
+
+def _of_patches(found: Tensor) -> Tensor:
+    """Autocovariance (N, D, 3, 3) -> covariance of patches (N, C, C): block-Toeplitz."""
+    n, size = len(found), PATCH * PATCH
+    both = torch.cat([found, found.transpose(-1, -2)], 1)
+    index = torch.tensor([_at(v - y, u - x) for y, x in _cells() for v, u in _cells()], device=found.device)
+    return both[:, index].unflatten(1, (size, size)).permute(0, 1, 3, 2, 4).reshape(n, size * 3, size * 3)
+
+
+def _ridged(a: Tensor) -> Tensor:
+    return a + RIDGE * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+
+
+def _cells() -> list[tuple[int, int]]:
+    return [(y, x) for y in range(PATCH) for x in range(PATCH)]
+
+
+def _at(dy: int, dx: int) -> int:
+    return OFFSETS.index((dy, dx)) if (dy, dx) >= (0, 0) else len(OFFSETS) + OFFSETS.index((-dy, -dx))
+
+
+def _roots(a: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Square root of positive definite matrices (N, C, C) and its inverse, by Newton and Schulz (Higham 2008, eq. 6.35)."""
+    eye = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+    scale = (a * eye).sum((1, 2), keepdim=True)  # its trace
+    y, z = a / scale, eye.expand_as(a)
+    for _ in range(iterations):
+        t = 1.5 * eye - 0.5 * (z @ y)
+        y, z = y @ t, t @ z
+    return y * scale.sqrt(), z / scale.sqrt()

@@ -1,0 +1,187 @@
+"""The finish: statistics of patches carried to the style's, in NumPy as in PyTorch, whole as in tiles."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scumble import finish
+from scumble.engine import Engine
+from scumble.style import Style, toward
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine("cpu", threads=1)
+
+
+def picture(seed, height=96, width=128, contrast=1.0):
+    """Smooth noise in colours that depend on each other, (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(height, width, 3)) @ (0.4 * rng.normal(size=(3, 3)) + np.eye(3))
+    for axis in (0, 1):
+        x = (x + np.roll(x, 1, axis) + np.roll(x, 2, axis)) / 3
+    return np.clip(0.5 + 0.3 * contrast * x, 0, 1).astype(np.float32)
+
+
+def planes(pixels):
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def finished(pixels, texture, engine, **frozen):
+    out, filters = finish.finish(planes(pixels), texture, engine, **frozen)
+    return out.transpose(1, 2, 0), filters
+
+
+def distance(a, b):
+    """Of two textures, relative to the second's, scale by scale."""
+    a, b = finish.scales(a), finish.scales(b)
+    return np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_a_painting_gets_the_colors_of_the_style_and_nearer_to_its_texture_at_every_scale(engine):
+    content, style = picture(0), picture(7, 120, 90, contrast=0.6)
+    wanted = finish.texture(style)
+    painted, _ = finished(content, wanted, engine)
+    np.testing.assert_allclose(painted.mean((0, 1)), style.mean((0, 1)), atol=2e-3)
+    np.testing.assert_allclose(np.cov(painted.reshape(-1, 3).T), np.cov(style.reshape(-1, 3).T), rtol=0.15, atol=1e-3)
+    assert np.all(distance(finish.texture(painted), wanted) < 0.5 * distance(finish.texture(content), wanted))
+
+
+def test_a_picture_that_has_the_texture_already_stays_nearly_as_it_is(engine):
+    content = picture(1, 256, 256)
+    painted, _ = finished(content, finish.texture(content), engine)
+    assert 10 * np.log10(1 / np.mean((painted - content) ** 2)) > 40  # dB: what patches at the edge count twice and once
+
+
+def test_the_map_carries_one_gaussian_to_the_other():
+    a, b = (finish.texture(picture(seed)) for seed in (2, 3))
+    own = finish.Patches(finish.scales(a)[0][:3].astype(np.float64), finish.of_patches(finish.scales(a)[0][3:].reshape(-1, 3, 3)))
+    own = finish.Patches(own.mean, own.covariance - finish.RIDGE * np.eye(27))
+    same = finish.monge_filter(own, finish.scales(a)[0])
+    np.testing.assert_allclose(same, finish.scales(finish.unchanging())[0], atol=1e-5)
+    other = finish.monge_filter(own, finish.scales(b)[0])
+    flat = other[3:].reshape(3, 3, -1).sum(2) @ own.mean + other[:3]
+    np.testing.assert_allclose(flat, finish.scales(b)[0][:3], atol=1e-5)
+
+
+def test_frozen_filters_replace_what_is_measured(engine):
+    wanted = finish.texture(picture(4))
+    painted, filters = finished(picture(5), wanted, engine)
+    again, same = finished(picture(5), wanted, engine, frozen=filters, freeze=np.ones(finish.FILTERS))
+    np.testing.assert_array_equal(again, painted)
+    np.testing.assert_array_equal(same, filters)
+    untouched, _ = finished(picture(5), wanted, engine, frozen=finish.unchanging(), freeze=np.ones(finish.FILTERS))
+    np.testing.assert_allclose(untouched, picture(5), atol=1e-6)
+    half, between = finished(picture(5), wanted, engine, frozen=finish.unchanging(), freeze=np.full(finish.FILTERS, 0.5))
+    coarsest = finish.scales(filters)[0] / 2 + finish.scales(finish.unchanging())[0] / 2
+    if min(half.shape[:2]) >= 8 * finish.LEAST_SIDE:
+        np.testing.assert_allclose(finish.scales(between)[0], coarsest, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+def test_any_size_is_finished_and_stays_finite(height, width, seed):
+    engine = Engine("cpu", threads=1)
+    painted, filters = finished(picture(seed, height, width), finish.texture(picture(seed + 1, 40, 30)), engine)
+    assert painted.shape == (height, width, 3)
+    assert np.isfinite(painted).all()
+    assert filters.shape == (finish.FILTERS,)
+    if min(height, width) < finish.LEAST_SIDE:
+        np.testing.assert_allclose(painted, picture(seed, height, width), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_flat_picture_becomes_flat_in_the_mean_of_the_style(engine, value):
+    style = picture(6)
+    painted, _ = finished(np.full((64, 80, 3), value, np.float32), finish.texture(style), engine)
+    np.testing.assert_allclose(painted, np.broadcast_to(style.mean((0, 1)), painted.shape), atol=2e-3)
+
+
+def test_noise_below_the_ridge_is_not_blown_up(engine):
+    rng = np.random.default_rng(0)
+    noisy = np.clip(0.5 + 0.004 * rng.normal(size=(128, 128, 3)), 0, 1).astype(np.float32)
+    painted, _ = finished(noisy, finish.texture(np.tile(rng.random((128, 128, 3), np.float32), (1, 1, 1))), engine)
+    assert painted.std() < 0.2  # as large as the style's own, 0.29, it would be made without
+
+
+def test_sums_of_tiles_are_those_of_the_whole():
+    x = planes(picture(8, 400, 300))
+    center = np.full(3, 0.4, np.float32)
+    whole = finish.sums(x, center, finish.Places.of(400, 300))
+    parts = np.zeros_like(whole)
+    for top, bottom in ((0, 144), (144, 400)):
+        for left, right in ((0, 160), (160, 300)):
+            outer = x[:, max(0, top - 16) : bottom + 16, max(0, left - 16) : right + 16]
+            places = finish.Places.of(400, 300, (top, bottom, left, right)).seen_from(max(0, top - 16), max(0, left - 16))
+            parts += finish.sums(outer, center, places)
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-2)
+
+
+def test_textures_mix_as_pooled_pictures_do_and_meet_halfway_as_sharp_as_they_are():
+    a, b = picture(9), picture(10, contrast=0.5) * np.float32(0.5)
+    mixed = finish.scales(finish.mixed([finish.texture(a), finish.texture(b)], [1, 1]))[-1]
+    pooled = np.concatenate([a.reshape(-1, 3), b.reshape(-1, 3)])
+    np.testing.assert_allclose(mixed[:3], pooled.mean(0), atol=1e-5)
+    np.testing.assert_allclose(mixed[3:12].reshape(3, 3), np.cov(pooled.T, bias=True), atol=1e-5)
+    for textures in ([a, a], [b, b]):
+        same = finish.between([finish.texture(t) for t in textures], [0.3, 0.7])
+        np.testing.assert_allclose(same, finish.texture(textures[0]), atol=1e-5)
+    halfway = finish.scales(finish.between([finish.texture(a), finish.texture(b)], [1, 1]))[-1]
+    ends = [finish.scales(finish.texture(t))[-1][3:12].reshape(3, 3).trace() for t in (a, b)]
+    assert min(ends) < halfway[3:12].reshape(3, 3).trace() < max(ends) < mixed[3:12].reshape(3, 3).trace() * 2
+
+
+def test_pytorch_does_the_same(engine):
+    torch = pytest.importorskip("torch")
+    from scumble.nets import finish as with_gradients
+
+    content, wanted = picture(11, 150, 133), finish.texture(picture(12))
+    x = torch.from_numpy(planes(content))[None].requires_grad_()
+    made, filters = with_gradients.finish(x, with_gradients.of_texture(torch.from_numpy(wanted)[None]))
+    painted, _ = finished(content, wanted, engine)
+    difference = np.abs(made[0].detach().numpy().transpose(1, 2, 0) - painted)
+    assert difference.max() < 1e-3
+    again, _ = with_gradients.finish(x, [], filters)
+    assert torch.equal(again, made)
+    direct = with_gradients.autocovariances(torch.from_numpy(planes(picture(12)))[None])
+    for (mean, covariance), row in zip(direct, finish.scales(wanted), strict=True):
+        np.testing.assert_allclose(torch.cat([mean[0], covariance.flatten()]).numpy(), row, atol=1e-6)
+    made.square().mean().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_what_a_new_map_takes_back_has_no_gradient():
+    torch = pytest.importorskip("torch")
+    from scumble.nets import finish as with_gradients
+
+    x = torch.from_numpy(planes(picture(13, 64, 64)))[None]
+    wanted = with_gradients.autocovariances(torch.from_numpy(planes(picture(14, 64, 64)))[None])
+    gain = torch.ones((), requires_grad=True)
+    made, _ = with_gradients.finish(0.5 + gain * (x - 0.5), wanted)
+    (slope,) = torch.autograd.grad(made.var(), gain)
+    (unfinished,) = torch.autograd.grad((0.5 + gain * (x - 0.5)).var(), gain)
+    assert abs(float(slope)) < 0.05 * abs(float(unfinished))
+
+
+def test_a_style_keeps_its_texture(tmp_path, engine):
+    style = Style.of_pixels(picture(15), engine)
+    np.testing.assert_array_equal(style.texture, finish.texture(picture(15)))
+    np.testing.assert_array_equal(Style.load(style.save(tmp_path / "a.style")).texture, style.texture)
+    assert Style.named("starry-night").texture.shape == (finish.TEXTURE,)
+    blend = (0.5 * style + 0.5 * Style.named("starry-night")).blended()
+    assert blend.texture.shape == (finish.TEXTURE,)
+    assert len(style.modulation(engine)) == engine.modulations + finish.TEXTURE
+
+
+def test_a_style_without_a_texture_is_painted_as_the_net_has_it(engine):
+    style = Style.of_pixels(picture(16), engine)
+    bare = Style(style.levels, "bare")
+    content = picture(17)
+    finished_by_style, used = engine.paint(content, style.modulation(engine))
+    painted, statistics = engine.paint(content, bare.modulation(engine))
+    assert len(used) == len(statistics) + finish.FILTERS
+    np.testing.assert_array_equal(statistics, used[: len(statistics)])
+    assert np.abs(painted - finished_by_style).mean() > 1 / 255
+    assert len(toward(style.modulation(engine), bare.modulation(engine), 0.5)) == engine.modulations
+    assert style.digest != bare.digest
