@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import shutil
 import tarfile
 from dataclasses import replace
@@ -200,6 +202,20 @@ def test_moments_and_their_gradients_are_autograds(layout: torch.memory_format) 
         torch.testing.assert_close(a, b)
     gradients = [torch.autograd.grad(sum((w * t).sum() for w, t in zip(weights, pair, strict=True)), f)[0] for pair in (found, wanted)]
     torch.testing.assert_close(*gradients)
+
+
+def test_a_step_without_a_finite_gradient_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def loss_of(model: torch.nn.Module, rng: torch.Generator, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        loss = model(torch.ones(1, 2)).square().sum()
+        return (loss * math.nan if step == 3 else loss), {"seen": 1.0}
+
+    net = loop.seeded(lambda: torch.nn.Linear(2, 1), 0)
+    trained = loop.fit(net, loss_of, loop.Recipe(steps=6, learning_rate=1e-2, warm_up=0, log_every=6), tmp_path)
+    assert all(bool(torch.isfinite(p).all()) for p in [*net.parameters(), *trained.parameters()])
+    assert "step 3 left out" in caplog.text
+    with (tmp_path / "log.csv").open(newline="") as f:
+        row = next(csv.DictReader(f))
+    assert math.isfinite(float(row["loss"])) and float(row["seen"]) == pytest.approx(5 / 6)
 
 
 def test_lessons_are_the_newest_and_a_resumed_run_has_the_same() -> None:

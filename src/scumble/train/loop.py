@@ -100,10 +100,13 @@ def fit(
         loss, numbers = loss_of(model, step_generator(recipe.seed, step), step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if recipe.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        optimizer.step()
-        average.update_parameters(model)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
+        if torch.isfinite(norm):
+            optimizer.step()
+            average.update_parameters(model)
+        else:  # of ten thousand steps one, after which nothing would be a number any more
+            log.warning("step %d left out: its gradient is not finite", step)
+            numbers, loss = dict.fromkeys(numbers, 0.0), torch.zeros(())
         step += 1
         # .item() waits for the device, so numbers are collected as tensors and read only when they are logged
         for name, value in {"loss": loss.detach(), **numbers}.items():
