@@ -75,7 +75,7 @@ def versus(sizes: Sequence[Size], budget: Budget, note: Callable[[str], None]) -
     from scumble.style import Style
 
     engine, model = Engine("cpu"), microast_shape()
-    modulation = engine.modulation(Style.from_image(Picture.from_array(photograph(256, 256, seed=1)), engine=engine).vector)
+    modulation = Style.from_image(Picture.from_array(photograph(256, 256, seed=1)), engine=engine).modulation(engine)
     options = ort.SessionOptions()
     options.enable_cpu_mem_arena = False  # as in Engine
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

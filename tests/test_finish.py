@@ -151,6 +151,19 @@ def test_pytorch_does_the_same(engine):
     assert torch.isfinite(x.grad).all()
 
 
+def test_black_and_white_styles_have_maps_in_pytorch():
+    """Sums of so many products in single precision made one of a hundred thousand styles impossible: its patches' covariance had no root."""
+    torch = pytest.importorskip("torch")
+    from scumble.nets import finish as with_gradients
+
+    style = torch.nn.functional.interpolate((torch.rand(1, 3, 14, 14) > 0.5).float(), size=224)
+    exact = with_gradients.autocovariances(style.double())
+    for (_, found), (_, wanted) in zip(with_gradients.autocovariances(style), exact, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0)
+    made, _ = with_gradients.finish(torch.from_numpy(planes(picture(18, 192, 192)))[None], exact)
+    assert torch.isfinite(made).all()
+
+
 def test_what_a_new_map_takes_back_has_no_gradient():
     torch = pytest.importorskip("torch")
     from scumble.nets import finish as with_gradients

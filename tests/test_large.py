@@ -113,7 +113,7 @@ def brush(painter, detail):
 def test_a_file_painted_by_rows_is_the_picture_painted_whole(tmp_path, painter, detail, suffix):
     path = photo(tmp_path)
     settings = {"style_scale": 3.0, "detail": detail}
-    outcome = large.paint(path, ["great-wave"], tmp_path / f"out{suffix}", painter=painter, memory=340_000_000, **settings)
+    outcome = large.paint(path, ["great-wave"], tmp_path / f"out{suffix}", painter=painter, memory=370_000_000, **settings)
     assert outcome.plan.tiles > 1 or detail == "content"
     whole = painter(Picture.open(path), "great-wave", **settings)
     out = Picture.open(tmp_path / f"out{suffix}")

@@ -77,7 +77,7 @@ def test_without_pyvips_it_says_what_to_install(tmp_path, capsys, low_limit, mon
 def test_after_kill_9_only_what_is_missing_is_painted(tmp_path):
     source = photo(tmp_path / "in.png", 700, 2000)
     out = tmp_path / "out.png"
-    line = ["stylize", source, "-s", "great-wave", "--style-scale", "4", "--memory", "350MB", "--json"]
+    line = ["stylize", source, "-s", "great-wave", "--style-scale", "4", "--memory", "400MB", "--json"]
     python = [sys.executable, "-c", "import sys; from scumble import cli, large; large.STREAMED = 1000; cli.main(sys.argv[1:])"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([*python, *line, "-o", str(out)], env=environment, stdout=subprocess.DEVNULL)

@@ -72,6 +72,7 @@ def _pyramid(x: Tensor) -> list[Tensor]:
 
 def _autocovariance(x: Tensor) -> Autocovariance:
     """As if there were nothing but the mean around it, which makes the patches' covariance positive however small the picture."""
+    x = x.double()  # fifty thousand products in single precision come out wrong by more than the ridge
     mean = x.mean((2, 3), keepdim=True)
     x = x - mean
     h, w = x.shape[2:]
@@ -79,17 +80,17 @@ def _autocovariance(x: Tensor) -> Autocovariance:
         torch.einsum("nahw,nbhw->nab", x[:, :, : h - dy, max(0, -dx) : w - max(0, dx)], x[:, :, dy:, max(0, dx) : w + min(0, dx)])
         for dy, dx in OFFSETS
     ]
-    return mean[:, :, 0, 0].double(), torch.stack(found, 1).double() / (h * w)
+    return mean[:, :, 0, 0], torch.stack(found, 1) / (h * w)
 
 
 def _patches(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (N, 3), and the covariance of all patches (N, C, C), rows and columns in the order (y, x, channel)."""
-    (h, w), r = x.shape[2:], PATCH - 1
+    x, (h, w), r = x.double(), x.shape[2:], PATCH - 1
     center = x.mean((2, 3), keepdim=True)
     rows = torch.cat([(x - center)[:, :, y : h - r + y, u : w - r + u].flatten(2) for y, u in _cells()], 1)
-    mean = rows.mean(2).double()
-    covariance = (rows @ rows.transpose(1, 2)).double() / rows.shape[2] - mean[:, :, None] * mean[:, None]
-    return center[:, :, 0, 0].double() + mean.reshape(len(x), -1, 3).mean(1), covariance
+    mean = rows.mean(2)
+    covariance = (rows @ rows.transpose(1, 2)) / rows.shape[2] - mean[:, :, None] * mean[:, None]
+    return center[:, :, 0, 0] + mean.reshape(len(x), -1, 3).mean(1), covariance
 
 
 def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance) -> Filter:

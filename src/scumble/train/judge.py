@@ -259,6 +259,8 @@ class Balance:
         return self.memory["content_weight"]
 
     def update(self, distance: float) -> float:
-        """The weight for the next step, after ``distance`` in this one."""
+        """The weight for the next step, after ``distance`` in this one; one that is not a number changes nothing."""
+        if not math.isfinite(distance):
+            return self.weight
         self.memory["content_weight"] = min(10.0, max(0.05, self.weight * math.exp(0.05 * (distance - self.target))))
         return self.weight
