@@ -152,7 +152,7 @@ def test_pytorch_does_the_same(engine):
 
 
 def test_black_and_white_styles_have_maps_in_pytorch():
-    """Sums of so many products in single precision made one of a hundred thousand styles impossible: its patches' covariance had no root."""
+    """Sums of so many products in single precision came out wrong by more than the ridge: such a covariance has no root."""
     torch = pytest.importorskip("torch")
     from scumble.nets import finish as with_gradients
 
