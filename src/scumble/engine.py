@@ -74,7 +74,8 @@ class Engine:
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        if not self.spins:
+        # the generator's threads would spin on while its painting is finished, and those of one step of that while the next one runs
+        if not self.spins or name.startswith(("generator", "finish")):
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
@@ -201,7 +202,10 @@ class Engine:
 
     def raised(self, planes: Array, change: Array) -> Array:
         """See :class:`~scumble.finish.Convolutions`."""
-        return _run(self._raise, {"planes": planes[None], "change": change[None]})[0][0]
+        _, h, w = planes.shape
+        if h % 2 or w % 2:
+            planes = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)))
+        return _run(self._raise, {"planes": planes[None], "change": change[None]})[0][0, :, :h, :w]
 
     def filtered(self, planes: Array, kernel: Array, bias: Array) -> Array:
         """See :class:`~scumble.finish.Convolutions`."""

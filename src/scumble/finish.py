@@ -47,6 +47,7 @@ FILTERS = SCALES * (3 + _KERNEL)
 """F"""
 _SAME = np.zeros(3 + _KERNEL, np.float32)
 _SAME[3:].reshape(3, 3, -1)[range(3), range(3), _SPAN * _SPAN // 2] = 1
+_PIECE = 256
 _MEASURED = 32_768
 """Patches that suffice: of larger pictures those of every second row are measured, or third, and so on. Single autocovariances of so few
 places would not do: their differences are what is fine in a texture, and each would come from other places."""
@@ -106,11 +107,15 @@ def sums(planes: Array, center: Array, places: Places) -> Array64:
 
     Those of a picture's tiles add up to the picture's.
     """
-    x = planes - center[:, None, None]
     at, first, last = np.array(places.rows, np.intp), places.columns.start, places.columns.stop
-    patches = [x[c, at + y, first + u : last + u].ravel() for y in range(PATCH) for u in range(PATCH) for c in range(3)]
+    lines = [planes[:, at + y] - center[:, None, None] for y in range(PATCH)]
+    patches = [line[c, :, first + u : last + u].ravel() for line in lines for u in range(PATCH) for c in range(3)]
     rows = np.stack([*patches, np.ones_like(patches[0])])
-    return (rows @ rows.T).astype(np.float64)
+    # in pieces that BLAS does not share out among threads: those would go on waiting for more, while the net's want the processor
+    whole = rows.shape[1] // _PIECE * _PIECE
+    pieces = rows[:, :whole].reshape(len(rows), -1, _PIECE).transpose(1, 0, 2)
+    rest = rows[:, whole:]
+    return (pieces @ pieces.transpose(0, 2, 1)).sum(0, dtype=np.float64) + rest @ rest.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +135,9 @@ class Patches:
     @staticmethod
     def of(planes: Array) -> Patches:
         """Of (3, h, w)."""
-        center = planes.mean((1, 2))
-        return Patches.of_sums(sums(planes, center, Places.of(*planes.shape[1:])), center)
+        places = Places.of(*planes.shape[1:])
+        center = planes[:, places.rows.start : places.rows.stop : places.rows.step].mean((1, 2))
+        return Patches.of_sums(sums(planes, center, places), center)
 
 
 class Convolutions(Protocol):
@@ -160,7 +166,7 @@ def finish(planes: Array, wanted: Array, by: Convolutions, frozen: Array | None 
             measured, held = monge_filter(Patches.of(level), scales(wanted)[k]), scales(filters)[k]
             held[:] = measured + np.float32(shares[k]) * (held - measured)
         planes = _filtered(level, filters, k, by)
-        change = planes - before
+        change = planes - before if k < SCALES - 1 else None
     return planes, filters
 
 

@@ -199,7 +199,7 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
 def export_finish(folder: Path = FOLDER) -> None:
     """What :mod:`scumble.finish` has convolved: two graphs without weights, for any height and width.
 
-    ``finish_raise.onnx``: planes (1, 3, h, w) + change (1, 3, ⌈h/2⌉, ⌈w/2⌉) enlarged -> raised; ``finish_filter.onnx``: planes, kernel
+    ``finish_raise.onnx``: planes (1, 3, 2h, 2w) + change (1, 3, h, w) enlarged -> raised; ``finish_filter.onnx``: planes, kernel
     (3, 3, 5, 5), bias (3,) -> filtered, the edge repeated.
     """
     from onnx import TensorProto, helper
@@ -216,16 +216,11 @@ def export_finish(folder: Path = FOLDER) -> None:
         "finish_raise",
         [
             helper.make_node("Resize", ["change", "", "scales"], ["twice"], mode="linear", coordinate_transformation_mode="half_pixel"),
-            helper.make_node("Shape", ["planes"], ["shape"]),
-            helper.make_node("Slice", ["twice", "from", "shape"], ["cut"]),
-            helper.make_node("Add", ["planes", "cut"], ["raised"]),
+            helper.make_node("Add", ["planes", "twice"], ["raised"]),
         ],
         {"planes": planes, "change": [1, 3, "half_height", "half_width"]},
         "raised",
-        [
-            helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.0]),
-            helper.make_tensor("from", TensorProto.INT64, [4], [0, 0, 0, 0]),
-        ],
+        [helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.0])],
     )
     r = PATCH - 1
     write(
