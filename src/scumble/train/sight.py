@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from scumble import library
 from scumble.engine import Engine
 from scumble.nets.eye import LEVELS, Eye
+from scumble.nets.finish import finish, of_texture
 from scumble.nets.sight import Sight
 from scumble.style import Style
 from scumble.train.data import Crops, read_pictures
@@ -73,9 +74,8 @@ def train_sight(
         _solve_heads(sight, lambda i: crops.batch(batch, size, step_generator(recipe.seed + 2, i)), targets)
     generator = load_generator().requires_grad_(False).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     engine = Engine("cpu")
-    modulations = torch.stack([torch.from_numpy(Style.open(name, engine=engine).modulation(engine)) for name in library.entries()]).to(
-        device
-    )
+    built_in = [torch.from_numpy(Style.named(name).modulation(engine)) for name, entry in library.entries().items() if entry.path is None]
+    modulations = torch.stack(built_in).to(device)
     n_painted, n_dear = round(PAINTED * batch), max(1, round(DEAR * batch))
 
     @torch.no_grad()
@@ -85,7 +85,9 @@ def train_sight(
             chosen = torch.randint(len(modulations), (n_painted,), generator=rng)
             strength = 0.4 + 0.6 * torch.rand(n_painted, 1, 1, 1, generator=rng).to(device)
             plain = x[-n_painted:].contiguous(memory_format=torch.channels_last)
-            x[-n_painted:] = torch.lerp(plain, generator.paint(plain, modulations[chosen.to(device)])[0].clamp(0, 1), strength)
+            net, texture = modulations[chosen.to(device)].tensor_split([generator.modulations], 1)
+            painted = finish(generator.paint(plain, net)[0], of_texture(texture))[0].clamp(0, 1)
+            x[-n_painted:] = torch.lerp(plain, painted, strength)
         return x[torch.randperm(batch, generator=rng).to(device)].contiguous(memory_format=torch.channels_last)
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
