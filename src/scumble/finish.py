@@ -227,7 +227,7 @@ def of_patches(covariances: NDArray[np.floating]) -> Array64:
     """Autocovariance (D, 3, 3) -> covariance of patches (27, 27), the ridge added; rows and columns in the order (y, x, channel)."""
     both = np.concatenate([covariances, covariances.transpose(0, 2, 1)]).astype(np.float64)
     size = PATCH * PATCH
-    blocks = both[_index()].reshape(size, size, 3, 3).transpose(0, 2, 1, 3).reshape(size * 3, size * 3)
+    blocks = both[patch_index()].reshape(size, size, 3, 3).transpose(0, 2, 1, 3).reshape(size * 3, size * 3)
     return blocks + RIDGE * np.eye(size * 3)
 
 
@@ -235,13 +235,13 @@ def _of_offsets(patches: Array64) -> Array64:
     """The inverse of :func:`of_patches`: the mean over all pairs of places that are equally far apart."""
     size = PATCH * PATCH
     blocks = (patches - RIDGE * np.eye(size * 3)).reshape(size, 3, size, 3).transpose(0, 2, 1, 3).reshape(-1, 3, 3)
-    index = np.array(_index())
+    index = np.array(patch_index())
     return np.stack([blocks[index == k].mean(0) for k in range(len(OFFSETS))])
 
 
 @lru_cache(maxsize=1)
-def _index() -> list[int]:
-    """For each pair of places in a patch, which autocovariance it has; turned over, it is counted on from the others."""
+def patch_index() -> list[int]:
+    """For each pair of places in a patch, which of the :data:`OFFSETS` lies between them; counted on from these, turned over."""
 
     def at(dy: int, dx: int) -> int:
         return OFFSETS.index((dy, dx)) if (dy, dx) >= (0, 0) else len(OFFSETS) + OFFSETS.index((-dy, -dx))

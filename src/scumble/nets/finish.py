@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scumble.finish import LEAST_SIDE, OFFSETS, PATCH, RIDGE, SCALES
+from scumble.finish import LEAST_SIDE, OFFSETS, PATCH, RIDGE, SCALES, patch_index
 
 Autocovariance = tuple[Tensor, Tensor]
 """Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets."""
@@ -87,7 +87,7 @@ def _patches(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (N, 3), and the covariance of all patches (N, C, C), rows and columns in the order (y, x, channel)."""
     x, (h, w), r = x.double(), x.shape[2:], PATCH - 1
     center = x.mean((2, 3), keepdim=True)
-    rows = torch.cat([(x - center)[:, :, y : h - r + y, u : w - r + u].flatten(2) for y, u in _cells()], 1)
+    rows = torch.cat([(x - center)[:, :, y : h - r + y, u : w - r + u].flatten(2) for y in range(PATCH) for u in range(PATCH)], 1)
     mean = rows.mean(2)
     covariance = (rows @ rows.transpose(1, 2)) / rows.shape[2] - mean[:, :, None] * mean[:, None]
     return center[:, :, 0, 0] + mean.reshape(len(x), -1, 3).mean(1), covariance
@@ -137,20 +137,12 @@ def _of_patches(found: Tensor) -> Tensor:
     """Autocovariance (N, D, 3, 3) -> covariance of patches (N, C, C): block-Toeplitz."""
     n, size = len(found), PATCH * PATCH
     both = torch.cat([found, found.transpose(-1, -2)], 1)
-    index = torch.tensor([_at(v - y, u - x) for y, x in _cells() for v, u in _cells()], device=found.device)
+    index = torch.tensor(patch_index(), device=found.device)
     return both[:, index].unflatten(1, (size, size)).permute(0, 1, 3, 2, 4).reshape(n, size * 3, size * 3)
 
 
 def _ridged(a: Tensor) -> Tensor:
     return a + RIDGE * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
-
-
-def _cells() -> list[tuple[int, int]]:
-    return [(y, x) for y in range(PATCH) for x in range(PATCH)]
-
-
-def _at(dy: int, dx: int) -> int:
-    return OFFSETS.index((dy, dx)) if (dy, dx) >= (0, 0) else len(OFFSETS) + OFFSETS.index((-dy, -dx))
 
 
 def _roots(a: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
