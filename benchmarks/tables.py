@@ -77,7 +77,7 @@ def versus(sizes: Sequence[Size], budget: Budget, note: Callable[[str], None]) -
     engine, model = Engine("cpu"), microast_shape()
     modulation = Style.from_image(Picture.from_array(photograph(256, 256, seed=1)), engine=engine).modulation(engine)
     options = ort.SessionOptions()
-    options.enable_cpu_mem_arena = False  # as in Engine
+    options.enable_mem_pattern = False  # as in Engine
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     rows: list[Row] = []
     for size in sizes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,9 +58,10 @@ class Engine:
             raise UsageError(f"threads must be at least 1; got {threads}")
         self.device = device
         self.threads = threads
-        self.spins = True
-        """Whether threads of a net wait for each other by spinning: quickest where nothing else runs, and a third more of the processor's
-        time where something does. Counts for nets that are loaded after it is set."""
+        self.alone = True
+        """Whether nothing else wants the processor and the memory. Then threads of a net wait for each other by spinning, which takes a
+        third more of the processor's time, and the generator's memory is kept from one picture to the next: the system's clearing of new
+        pages took a third of its time at 3840 × 2160. Counts for nets that are loaded after it is set."""
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
         import onnxruntime as ort
@@ -74,13 +75,18 @@ class Engine:
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        painting = name.startswith(("generator", "finish"))
         # the generator's threads would spin on while its painting is finished, and those of one step of that while the next one runs
-        if not self.spins or name.startswith(("generator", "finish")):
+        if painting or not self.alone:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
-        # the arena never gives memory back: after one large picture a service would hold its peak for ever
-        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False  # one block for all of a run's tensors: half as much again, and no quicker
+        # never given back, so not where a service would hold the peak of its largest picture for ever
+        options.enable_cpu_mem_arena = painting and self.alone
+        if options.enable_cpu_mem_arena:
+            _open_arena()
+            options.add_session_config_entry("session.use_env_allocators", "1")
         return ort.InferenceSession(
             os.fspath(weight_path(name)), options, providers=[DEVICES[device], DEVICES["cpu"]] if device != "cpu" else [DEVICES["cpu"]]
         )
@@ -175,14 +181,13 @@ class Engine:
         if len(modulation) > self.modulations:
             planes, filters = finish.finish(planes, modulation[self.modulations :], self, given[1], shares[size:])
             used = np.concatenate([used, filters])
-        return np.clip(planes.transpose(1, 2, 0), 0.0, 1.0), used
+        return np.clip(planes, 0.0, 1.0, out=planes).transpose(1, 2, 0), used
 
     def unfinished(
         self, pixels: Array, modulation: Array, frozen: Array | None, freeze: Array, inside: tuple[int, int, int, int] | None = None
     ) -> tuple[Array, Array]:
         """What the net itself makes of it: planes (3, H, W), not clipped, and its statistics; see :meth:`paint`."""
         height, width, _ = pixels.shape
-        padded = _pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")
         m = GENERATOR_MARGIN
         top, bottom, left, right = inside or (0, height, 0, width)
         # of a side too short to vary the mirrored margin counts as well: next to no variance would be blown up
@@ -191,7 +196,7 @@ class Engine:
         if width < 4 * GENERATOR_MULTIPLE:
             left, right = -m, width + m
         feeds = {
-            "content": _batch(padded),
+            "content": _batch(_pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")),
             "modulation": modulation[None].astype(np.float32),
             "frozen": (np.zeros(len(freeze), np.float32) if frozen is None else frozen.astype(np.float32))[None],
             "freeze": freeze.astype(np.float32),
@@ -210,6 +215,15 @@ class Engine:
     def filtered(self, planes: Array, kernel: Array, bias: Array) -> Array:
         """See :class:`~scumble.finish.Convolutions`."""
         return _run(self._filter, {"planes": planes[None], "kernel": kernel, "bias": bias})[0][0]
+
+
+@cache
+def _open_arena() -> None:
+    """Memory that is used again instead of given back, one for all sessions that ask for it: each its own would hold every one's peak."""
+    import onnxruntime as ort
+
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, None)
 
 
 def _run(session: onnxruntime.InferenceSession, feeds: dict[str, Any]) -> Sequence[Any]:

@@ -63,7 +63,8 @@ def halved(planes: Array) -> Array:
     _, h, w = planes.shape
     if h % 2 or w % 2:
         planes = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
-    return np.float32(0.25) * (planes[:, ::2, ::2] + planes[:, 1::2, ::2] + planes[:, ::2, 1::2] + planes[:, 1::2, 1::2])
+    rows = planes[:, ::2] + planes[:, 1::2]  # first: neighbours in memory
+    return np.float32(0.25) * (rows[:, :, ::2] + rows[:, :, 1::2])
 
 
 def autocovariance(planes: Array) -> Array:
@@ -204,16 +205,11 @@ def scales(vector: Array) -> Array:
 def monge_filter(own: Patches, wanted: NDArray[np.floating]) -> Array:
     """Bias and kernel (3 + 225,) that carry a painting's patches to those of a mean and autocovariance (3 + 9·D,).
 
-    A = a^-1/2 (a^1/2 b a^1/2)^1/2 a^-1/2 for the two covariances, averaged over the places that a pixel has in a patch.
+    Averaged over the places that a pixel has in a patch.
     """
-    a, b = own.covariance + RIDGE * np.eye(len(own.covariance)), of_patches(wanted[3:].reshape(-1, 3, 3))
-    values, vectors = np.linalg.eigh(a)
-    values = np.maximum(values, RIDGE)
-    root, inverse = (vectors * values**p @ vectors.T for p in (0.5, -0.5))
-    values, vectors = np.linalg.eigh(root @ b @ root)
-    middle = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
     n = PATCH
-    patch_map = (inverse @ middle @ inverse).reshape(n, n, 3, n, n, 3)
+    a, b = own.covariance + RIDGE * np.eye(len(own.covariance)), of_patches(wanted[3:].reshape(-1, 3, 3))
+    patch_map = monge_map(a, b).reshape(n, n, 3, n, n, 3)
     kernel = np.zeros((3, 3, _SPAN, _SPAN))
     for y in range(n):
         for x in range(n):
@@ -221,6 +217,38 @@ def monge_filter(own: Patches, wanted: NDArray[np.floating]) -> Array:
     kernel /= n * n
     bias = wanted[:3] - kernel.sum((2, 3)) @ own.mean
     return np.concatenate([bias, kernel.ravel()]).astype(np.float32)
+
+
+def monge_map(a: Array64, b: Array64) -> Array64:
+    """The symmetric A with A·a·A = b, of two covariances (C, C).
+
+    For a = L·Lᵀ and b = M·Mᵀ every M·Q·L⁻¹ with an orthogonal Q does the second; Q = the polar factor of Mᵀ·L does the first. So there
+    is no eigendecomposition: BLAS shares that out among threads even when it is as small as here, and they go on waiting for more while
+    the convolutions want the processor. A 1024 pixel picture took a third longer.
+    """
+    left, right = _factor(a), _factor(b)
+    return right @ _polar(right.T @ left) @ np.linalg.inv(left)
+
+
+def _factor(a: Array64) -> Array64:
+    """L with L·Lᵀ = a; what rounding made negative counts as :data:`RIDGE`."""
+    try:
+        return np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(a)
+        return vectors * np.sqrt(np.maximum(values, RIDGE))
+
+
+def _polar(x: Array64) -> Array64:
+    """The orthogonal factor of an invertible x (C, C), by scaled Newton steps (Higham 1986; 2008, section 8.6)."""
+    for _ in range(20):  # of which it takes 5 to 9
+        inverse = np.linalg.inv(x)
+        sizes = [np.abs(m).sum(axis).max() for m in (inverse, x) for axis in (0, 1)]
+        scale = (sizes[0] * sizes[1] / sizes[2] / sizes[3]) ** 0.25
+        x, before = (scale * x + inverse.T / scale) / 2, x
+        if np.abs(x - before).max() < 1e-9:
+            break
+    return x
 
 
 def of_patches(covariances: NDArray[np.floating]) -> Array64:

@@ -35,7 +35,7 @@ def test_the_defaults_are_the_librarys():
 
 
 def test_the_nets_threads_do_not_spin(service):
-    assert not service.painter.engine.spins
+    assert not service.painter.engine.alone
     options = service.painter.engine._eye.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 

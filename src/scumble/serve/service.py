@@ -86,7 +86,7 @@ class PaintService:
         self.settings = settings or Settings()
         _check_weights(self.settings.encoders)
         self.painter = Stylizer(self.settings.device, self.settings.threads)
-        self.painter.engine.spins = False  # jobs, previews and other workers share the cores
+        self.painter.engine.alone = False  # jobs, previews and other workers share the cores
         self.slots = Slots(self.settings.workers, self.settings.queue, "scumble-paint")
         self.ready = threading.Event()
         """Set when the nets are loaded and have painted once."""
