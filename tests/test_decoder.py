@@ -84,6 +84,6 @@ def test_the_engine_runs_the_same_chain():
     x = features[0].numpy()
     for level in (5, 4, 3, 2, 1):
         x = engine.decode(level, x)
-    expected = stored(features)[0].permute(1, 2, 0).numpy()
-    assert x.shape == (48, 32, 3)
+    expected = stored(features)[0].numpy()
+    assert x.shape == (3, 48, 32)
     np.testing.assert_allclose(x, expected, atol=1e-4 * max(1.0, float(np.abs(expected).max())))

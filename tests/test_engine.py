@@ -32,7 +32,7 @@ def test_sizes_of_taps_and_of_what_the_decoder_makes_of_them(engine, shape):
     for level in (5, 4, 3, 2):
         features = engine.decode(level, features)
         assert features.shape == taps[level - 2].shape
-    assert engine.decode(1, features).shape == (rows, columns, 3)
+    assert engine.decode(1, features).shape == (3, rows, columns)
 
 
 def test_the_edge_is_repeated_up_to_the_stride(engine):

@@ -1,11 +1,13 @@
 """The finish: statistics of patches carried to the style's, in NumPy as in PyTorch, whole as in tiles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scumble import finish
+from scumble import cascade, finish
 from scumble.engine import Engine
 from scumble.style import Style, toward
 
@@ -63,6 +65,23 @@ def test_the_map_carries_one_gaussian_to_the_other():
     other = finish.monge_filter(own, finish.scales(b)[0])
     flat = other[3:].reshape(3, 3, -1).sum(2) @ own.mean + other[:3]
     np.testing.assert_allclose(flat, finish.scales(b)[0][:3], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["linear", "adain", "wct", "ot"])
+def test_what_was_fused_is_finished(engine, method):
+    content, style = picture(10), Style.of_pixels(picture(11, contrast=0.6), engine)
+    painted, used = cascade.paint(engine, content, style, method=method)
+    bare, nothing = cascade.paint(engine, content, replace(style, texture=None), method=method)
+    assert nothing.filters is None
+    assert np.all(distance(finish.texture(painted), style.texture) < distance(finish.texture(bare), style.texture))
+    again, kept = cascade.paint(engine, content, style, method=method, frozen=used)
+    np.testing.assert_allclose(again, painted, atol=1e-6)
+    np.testing.assert_array_equal(kept.filters, used.filters)
+    # as far as the strength from doing nothing, so that strength 0 is what the decoder makes of the content
+    half = cascade.paint(engine, content, style, method=method, strength=0.5)[1].filters
+    step = [np.abs(f - finish.unchanging()).sum() for f in (half, used.filters)]
+    assert 0.1 * step[1] < step[0] < 0.9 * step[1]
+    assert cascade.paint(engine, content, style, method=method, strength=0.0)[1].filters is None
 
 
 def test_frozen_filters_replace_what_is_measured(engine):

@@ -139,14 +139,15 @@ def test_adain_gives_the_styles_mean_and_deviation_and_keeps_correlation():
     )
 
 
-def test_linear_hits_the_mean_and_leaves_the_covariance():
+def test_linear_hits_mean_and_overall_contrast_and_leaves_the_correlations():
     x, style = correlated(5), moments(correlated(6))
-    m = moments(linear(x, style))
-    np.testing.assert_allclose(m.mean, style.mean, atol=1e-6)
-    np.testing.assert_allclose(m.covariance, moments(x).covariance, rtol=1e-4, atol=1e-5)
-    # C_new = C_content + α C_style with C_style = μ_s − μ_c, number by number
-    shift = (style.mean - moments(x).mean)[:, None, None]
-    np.testing.assert_allclose(linear(x, style, 0.3), x + 0.3 * shift, atol=1e-5)
+    before, after = moments(x), moments(linear(x, style))
+    np.testing.assert_allclose(after.mean, style.mean, atol=1e-6)
+    gain = np.trace(style.covariance) / np.trace(before.covariance)
+    np.testing.assert_allclose(after.covariance, gain * before.covariance, rtol=1e-4, atol=1e-5)
+    # C_new = C_content + α C_style, number by number
+    c_style = (gain**0.5 - 1) * (x - before.mean[:, None, None]) + (style.mean - before.mean)[:, None, None]
+    np.testing.assert_allclose(linear(x, style, 0.3), x + 0.3 * c_style, atol=1e-5)
 
 
 def test_the_monge_map_is_symmetric_positive_and_carries_one_gaussian_to_the_other():

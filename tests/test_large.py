@@ -186,9 +186,10 @@ class Stop(BaseException):
     """As sudden as a killed process."""
 
 
-def test_an_interrupted_run_goes_on_with_the_tiles_that_are_missing(tmp_path, painter):
+@pytest.mark.parametrize(("method", "memory"), [("generator", 330_000_000), ("adain", 480_000_000)])
+def test_an_interrupted_run_goes_on_with_the_tiles_that_are_missing(tmp_path, painter, method, memory):
     path = photo(tmp_path, height=300, width=900)
-    settings = {"painter": painter, "style_scale": 4.0, "memory": 330_000_000, "recipe": {"style": "a"}}
+    settings = {"painter": painter, "style_scale": 4.0, "method": method, "memory": memory, "recipe": {"style": "a"}, "detail": "painted"}
     large.paint(path, ["irises"], tmp_path / "whole.png", **settings)
 
     def stop(done, total):

@@ -112,6 +112,7 @@ def test_exact_statistics_of_fused_features_in_tiles_give_the_whole_picture(engi
     )  # fmt: skip
     for found, expected in zip(local.passes[0][2].maps, used.maps, strict=True):
         np.testing.assert_allclose(found.offset, expected.offset, atol=2e-3 * np.abs(expected.offset).max())
+    np.testing.assert_allclose(local.passes[0][2].filters, used.filters, atol=0.02 * np.abs(used.filters).max())
     assert np.abs(tiling.paint(local, pixels, 128) - whole).max() <= 1 / 255
 
 

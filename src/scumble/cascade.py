@@ -2,6 +2,7 @@
 
 One encoding and one decoding serve all five levels: the features that a decoder block makes are fused with the style at
 their own level before the next block takes them. Without a learned style in any of the nets, every style is as good as any other.
+The eye sees less of its own paintings' texture than others do, so what comes out is finished as the generator's paintings are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scumble import finish
 from scumble.engine import EYE_MULTIPLE, Engine
 from scumble.fusion import AffineMap, affine, moments
 from scumble.style import Style
@@ -26,9 +28,11 @@ weights, from a quarter each."""
 
 @dataclass(frozen=True)
 class FrozenMaps:
-    """The affine map of every level, coarse to fine: what a picture's statistics and a style made of each other."""
+    """What a picture's statistics and a style made of each other: the affine map of every level, coarse to fine."""
 
     maps: tuple[AffineMap, ...]
+    filters: Array | None = None
+    """Of the finish, (F,); None where there is none."""
 
 
 def paint(
@@ -46,6 +50,28 @@ def paint(
     ``method`` is a key of :data:`scumble.fusion.METHODS`, ``strength`` its α in [0, 2]. With ``frozen`` maps nothing is
     measured, and the result at a pixel depends on its neighbourhood alone. ``taps`` are what the eye sees in ``pixels``, if that is known.
     """
+    painted, maps = unfinished(engine, pixels, style, method=method, strength=strength, frozen=frozen, taps=taps)
+    filters = frozen.filters if frozen else None
+    if frozen is None and style.texture is not None and strength > 0:
+        # α along the straight line from the identity, as the maps
+        share = np.full(finish.FILTERS, max(0.0, 1.0 - strength), np.float32)
+        painted, filters = finish.finish(painted, style.texture, engine, finish.unchanging(), share)
+    elif filters is not None:
+        painted, _ = finish.finish(painted, np.zeros(finish.TEXTURE, np.float32), engine, filters, np.ones(finish.FILTERS, np.float32))
+    return np.clip(painted, 0.0, 1.0).transpose(1, 2, 0), FrozenMaps(maps, filters)
+
+
+def unfinished(
+    engine: Engine,
+    pixels: Array,
+    style: Style,
+    *,
+    method: str,
+    strength: float,
+    frozen: FrozenMaps | None = None,
+    taps: Sequence[Array] | None = None,
+) -> tuple[Array, tuple[AffineMap, ...]]:
+    """What the nets themselves make of it: planes (3, H, W), not clipped, and the maps; see :func:`paint`."""
     height, width, _ = pixels.shape
     taps = engine.eye(pixels) if taps is None else taps
     # what lies beyond the picture (its edge, repeated up to a multiple of the stride) must not count in its statistics
@@ -62,7 +88,7 @@ def paint(
         else:
             maps.append(frozen.maps[5 - level])
         features = engine.decode(level, maps[-1].apply(features))
-    return np.clip(features[:height, :width], 0.0, 1.0), FrozenMaps(tuple(maps))
+    return features[:, :height, :width], tuple(maps)
 
 
 def unfused(engine: Engine, pixels: Array, maps: Sequence[AffineMap]) -> Array:

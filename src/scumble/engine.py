@@ -113,11 +113,10 @@ class Engine:
         return [t[0] for t in _run(self._eye, {"pixels": _batch(padded)})]
 
     def decode(self, level: int, features: Array) -> Array:
-        """One block of the decoder: tap ``level`` (C_k, h, w) -> the one above (C_{k-1}, 2h, 2w); level 1 -> (h, w, 3), not clipped."""
+        """One block of the decoder: tap ``level`` (C_k, h, w) -> the one above (C_{k-1}, 2h, 2w); level 1 -> RGB (3, h, w), not clipped."""
         if level not in self._decoders:
             self._decoders[level] = self._session(f"decoder{level}.onnx")
-        out = _run(self._decoders[level], {"features": features[None]})[0][0]
-        return np.ascontiguousarray(out.transpose(1, 2, 0)) if level == 1 else out
+        return _run(self._decoders[level], {"features": features[None]})[0][0]
 
     @cached_property
     def _raise(self) -> onnxruntime.InferenceSession:

@@ -167,9 +167,11 @@ def _exaggerated(matrix: Float64, alpha: float) -> Float64:
 def linear(features: Features, style: Moments, alpha: float = 1.0, *, content: Moments | None = None) -> Float32:
     """The classic sum C_new = C_content + α · C_style, with features (C, H, W) in and out.
 
-    The sum is meant for two feature maps; of the style only moments are at hand. So C_style is what they can say without a
-    place: the style's deviation in mean, μ_s − μ_c, the same at every pixel. It is a shift of the mean, to the style's own at
-    α = 1; contrast and correlation stay the content's. ``content``: frozen statistics to use instead of measuring ``features``.
+    The sum is meant for two feature maps; of the style only moments are at hand. So C_style is the least that they can say: how
+    the features' mean and their overall contrast differ from the style's, C_style = T(x) − x for T(x) = ρ (x − μ_c) + μ_s, with
+    one ρ = (tr Σ_s / tr Σ_c)^½ for all channels. What they have relative to each other stays the content's. Without ρ, contrasts
+    too strong for the new mean grow from level to level until nothing is left of the picture. ``content``: frozen statistics to
+    use instead of measuring ``features``.
     """
     return _fuse("linear", features, style, alpha, content)
 
@@ -317,7 +319,9 @@ def _floors(content: Moments, style: Moments) -> tuple[float, float]:
 
 
 def _linear_matrix(content: Moments, style: Moments) -> Float64:
-    return np.ones(content.channels)
+    content_floor, style_floor = _floors(content, style)
+    own, wanted = (max(float(m.std @ m.std) / m.channels, floor) for m, floor in ((content, content_floor), (style, style_floor)))
+    return np.full(content.channels, (wanted / own) ** 0.5)
 
 
 def _adain_matrix(content: Moments, style: Moments) -> Float64:

@@ -277,6 +277,8 @@ def _arrays_of(layers: Sequence[Layer]) -> dict[str, NDArray[Any]]:
             if isinstance(frozen, FrozenMaps):
                 for level, affine in enumerate(frozen.maps):
                     arrays |= {f"{n}.{k}.matrix{level}": affine.matrix, f"{n}.{k}.offset{level}": affine.offset}
+                if frozen.filters is not None:
+                    arrays[f"{n}.{k}.filters"] = frozen.filters
             else:
                 assert modulation is not None
                 arrays |= {f"{n}.{k}.modulation": modulation, f"{n}.{k}.frozen": frozen}
@@ -298,7 +300,7 @@ def _layers_of(arrays: Mapping[str, NDArray[Any]], engine: Engine, styles: Seque
                     passes.append((weight, arrays[f"{n}.{k}.modulation"], arrays[f"{n}.{k}.frozen"]))
                 else:
                     maps = (AffineMap(arrays[f"{n}.{k}.matrix{level}"], arrays[f"{n}.{k}.offset{level}"]) for level in range(5))
-                    passes.append((weight, None, FrozenMaps(tuple(maps))))
+                    passes.append((weight, None, FrozenMaps(tuple(maps), arrays.get(f"{n}.{k}.filters"))))
             detail = Local(engine, tuple(passes), content, style)
         layers.append(Layer(arrays[f"{n}.small"], arrays[f"{n}.painted"], detail))
     return layers

@@ -28,7 +28,10 @@ def generator_statistics(engine: Engine, modulation: Array, sweep: Sweep) -> Arr
     """What the generator and the finish measure in the whole picture, (S,); one sweep for each normalised place, and for each scale."""
     net, wanted = np.split(modulation, [engine.modulations])
     known = _normalisations(engine, net, sweep)
-    return np.concatenate([known, _filters(engine, net, known, wanted, sweep)]) if len(wanted) else known
+    if not len(wanted):
+        return known
+    share = np.ones(len(known), np.float32)
+    return np.concatenate([known, _filters(engine, lambda pixels: engine.unfinished(pixels, net, known, share)[0], wanted, 1.0, sweep)])
 
 
 def _normalisations(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
@@ -54,8 +57,9 @@ def _normalisations(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
     return found
 
 
-def _filters(engine: Engine, modulation: Array, known: Array, wanted: Array, sweep: Sweep) -> Array:
-    filters, share = finish.unchanging(), np.ones(len(known), np.float32)
+def _filters(engine: Engine, unfinished: Callable[[Array], Array], wanted: Array, alpha: float, sweep: Sweep) -> Array:
+    """Of the finish, as far as ``alpha`` in [0, 1] from doing nothing; ``unfinished`` is pixels (h, w, 3) -> what is finished (3, h, w)."""
+    filters = finish.unchanging()
     height, width = np.max([(inner.bottom, inner.right) for inner, _, _ in sweep()], axis=0).tolist()
     for k in range(finish.SCALES):
         cell = 2 ** (finish.SCALES - 1 - k)
@@ -63,16 +67,17 @@ def _filters(engine: Engine, modulation: Array, known: Array, wanted: Array, swe
             continue
         center, found = finish.scales(wanted)[k][:3], np.zeros(())
         for inner, outer, pixels in sweep():
-            level = finish.unfiltered(engine.unfinished(pixels, modulation, known, share)[0], filters, engine, k)
+            level = finish.unfiltered(unfinished(pixels), filters, engine, k)
             window = (inner.top // cell, -(-inner.bottom // cell), inner.left // cell, -(-inner.right // cell))
             places = finish.Places.of(-(-height // cell), -(-width // cell), window)
             found = found + finish.sums(level, center, places.seen_from(outer.top // cell, outer.left // cell))
-        finish.scales(filters)[k] = finish.monge_filter(finish.Patches.of_sums(found, center), finish.scales(wanted)[k])
+        held, own = finish.scales(filters)[k], finish.Patches.of_sums(found, center)
+        held += np.float32(alpha) * (finish.monge_filter(own, finish.scales(wanted)[k]) - held)
     return filters
 
 
 def fusion_maps(engine: Engine, style: Style, method: str, strength: float, sweep: Sweep) -> cascade.FrozenMaps:
-    """The maps that ``method`` makes of the whole picture's moments; one sweep for each of the five levels."""
+    """What ``method`` and the finish make of the whole picture's moments; one sweep for each of the five levels, and for each scale."""
     maps: list[AffineMap] = []
     for level in range(5, 0, -1):
         stride, count, first, second = 2 ** (level - 1), 0, 0.0, 0.0
@@ -89,4 +94,11 @@ def fusion_maps(engine: Engine, style: Style, method: str, strength: float, swee
             second = second + share * (own.covariance + np.outer(own.mean, own.mean))
         mean = np.asarray(first / count)
         maps.append(affine(method, Moments(mean, second / count - np.outer(mean, mean)), style.levels[level - 1], strength))
-    return cascade.FrozenMaps(tuple(maps))
+    found = cascade.FrozenMaps(tuple(maps))
+    if style.texture is None:
+        return found
+
+    def unfinished(pixels: Array) -> Array:
+        return cascade.unfinished(engine, pixels, style, method=method, strength=strength, frozen=found)[0]
+
+    return cascade.FrozenMaps(found.maps, _filters(engine, unfinished, style.texture, min(strength, 1.0), sweep))

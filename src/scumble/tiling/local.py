@@ -26,7 +26,7 @@ Read = Callable[[Window], Array]
 
 STATISTICS = ("thumbnail", "exact")
 CASCADE_REACH = 256
-"""How far the eye and the decoders see: 203 pixels by their convolutions, and the stride of 16 rounds the rest."""
+"""How far the eye and the decoders see, 203 pixels by their convolutions, and the finish, 48; a multiple of the stride of 16."""
 GENERATOR_BYTES = 280
 CASCADE_BYTES = 850
 """Memory for each pixel of a tile with its overlap. What one pass adds to the resident memory, a pixel, on a CPU with glibc:

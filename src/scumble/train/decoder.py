@@ -19,6 +19,7 @@ from scumble.fusion import Moments, affine
 from scumble.fusion import moments as measure
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, Eye
+from scumble.nets.finish import autocovariances, finish
 from scumble.nets.losses import content_loss, total_variation
 from scumble.train.data import Crops, read_pictures, recolored
 from scumble.train.eye import SETS
@@ -28,7 +29,7 @@ from scumble.train.loop import Recipe, fit, seeded
 
 RECIPE = Recipe(steps=2500, learning_rate=2e-3, warm_up=30, ema=0.995)
 CASCADE = Recipe(steps=3500, learning_rate=1e-3, warm_up=50, ema=0.995)
-METHODS = ("ot", "wct", "ot", "adain")
+METHODS = ("ot", "wct", "adain", "ot", "linear")
 """Fused by in turn, step after step."""
 _RIDGE = 1e-4
 """Added to products before they are inverted, relative to their mean."""
@@ -153,8 +154,8 @@ def train_cascade(
 ) -> Decoder:
     """Go on training the whole chain as :func:`scumble.cascade.paint` uses it, fused at every level.
 
-    The painted picture is judged: its statistics should be the style's, its layout the content's. Every third step one of the batch is left
-    unfused and must come back as it was, or the decoder would forget to reconstruct.
+    The painted picture is finished and judged: its statistics should be the style's, its layout the content's. Every third step one of
+    the batch is left unfused and must come back as it was, or the decoder would forget to reconstruct.
 
     Args:
         judge: in whose features losses are measured, see :class:`~scumble.train.judge.Judge`.
@@ -189,6 +190,7 @@ def train_cascade(
             with watching.cast():
                 painted = model.block(k)(torch.cat([painted[:same], mixed]).contiguous(memory_format=last))
             painted = painted.float()
+        painted = torch.cat([painted[:same], finish(painted[same:], autocovariances(y))[0]])
         made = [t[same:] for t in watching.seen(painted)]
         content = content_loss(made[watching.at].float(), wanted.float())
         with watching.cast():

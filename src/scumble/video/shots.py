@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scumble import cascade, tiling
+from scumble import cascade, finish, tiling
 from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
 from scumble.errors import UsageError, in_range, unknown
@@ -193,7 +193,8 @@ class ShotPainter:
         self._modulations = [s.modulation(self.engine, strength) for _, s in timeline.keys] if method == "generator" else []
         self._shot: Snapshot = {}
         """What is held: of style number k ``k/statistics``, with a strength below 1 ``k/own`` and ``k/unmoved``;
-        or, in the classic path, ``k/level/matrix`` and ``k/level/offset``; where a drift leads to, the same under ``next/``."""
+        or, in the classic path, ``k/level/matrix``, ``k/level/offset`` and ``k/filters``;
+        where a drift leads to, the same under ``next/``."""
         self._seen = 0
         self._gliding = 0
 
@@ -242,10 +243,11 @@ class ShotPainter:
         """The net with what is held: it paints a frame, or any part of it."""
         style, receding = self.timeline.keys[a][1], self.strength < 1
         if self.method != "generator":
-            frozen = [FrozenMaps(tuple(AffineMap(held[f"{n}/matrix"], held[f"{n}/offset"]) for n in range(5)))]
+            maps = tuple(AffineMap(held[f"{n}/matrix"], held[f"{n}/offset"]) for n in range(5))
+            frozen = [FrozenMaps(maps, held["filters"].astype(np.float32))]
             if receding:  # maps of strength 0 change nothing, whatever the frame
                 frozen.append(FrozenMaps(tuple(AffineMap(np.ones_like(m.offset), np.zeros_like(m.offset)) for m in frozen[0].maps)))
-            passes = [(weight, None, maps) for weight, maps in zip((1.0, self.strength - 1), frozen, strict=False)]
+            passes = [(weight, None, used) for weight, used in zip((1.0, self.strength - 1), frozen, strict=False)]
             return tiling.Local(self.engine, tuple(passes), max(0.0, 1 - self.strength), style, self._limit)
         modulation = toward(self._modulations[a], self._modulations[b], share)
         if receding:
@@ -295,8 +297,9 @@ class ShotPainter:
     def _measured_whole(self, pixels: Floats, k: int) -> Snapshot:
         if self.method != "generator":
             style = self.timeline.keys[k][1]
-            maps = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength)[1].maps
-            return {f"{n}/{part}": getattr(m, part) for n, m in enumerate(maps) for part in ("matrix", "offset")}
+            used = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength)[1]
+            held = {f"{n}/{part}": getattr(m, part) for n, m in enumerate(used.maps) for part in ("matrix", "offset")}
+            return held | {"filters": finish.unchanging() if used.filters is None else used.filters}
         if self.strength >= 1.0:
             return {"statistics": self.engine.paint(pixels, self._modulations[k])[1]}
         own = Style.of_pixels(pixels, self.engine).modulation(self.engine)
