@@ -32,7 +32,7 @@ class Block(nn.Module):
         x = F.relu(self.first(x))
         if self.level == 1:
             return self.rest[0](x)
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = F.interpolate(x, scale_factor=2, mode="bilinear")  # nearest left a weave on flat skies
         for conv in self.rest:
             x = F.relu(conv(x))
         return x
