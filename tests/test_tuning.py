@@ -128,7 +128,8 @@ def test_all_who_paint_use_it(tmp_path: Path, stylizer: Stylizer, photo: Picture
 
     session = ort.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     exported = np.asarray(session.run(None, {"content": np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)[None])})[0])
-    assert np.abs(exported[0].transpose(1, 2, 0) - painted).mean() < 3 / 255 < moved / 3  # it mirrors its margin in another way
+    differs = np.abs(exported[0].transpose(1, 2, 0) - painted)[24:-24, 24:-24]  # it mirrors its margin in another way
+    assert differs.mean() < 3 / 255 < moved / 3
 
 
 def test_strength_leads_from_the_content_to_the_tuned_style(stylizer: Stylizer, photo: Picture) -> None:

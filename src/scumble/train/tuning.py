@@ -32,7 +32,7 @@ from scumble.train.loop import Recipe, fit
 
 RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log_every=20)
 
-CONTENT_TARGETS = {"eye": 0.56, "teacher": 0.6, "distilled": 0.6}
+CONTENT_TARGETS = {"eye": 0.56, "teacher": 0.56, "distilled": 0.56}
 """The content distance to hold on crops, by judge: about that of the generator untuned."""
 
 
@@ -83,7 +83,7 @@ def tune(
     vector = torch.from_numpy(style.vector)[None].to(device)
     target = [(mean.to(device), second.to(device)) for mean, second in target]
     wanted = None if style.texture is None else of_texture(torch.from_numpy(style.texture)[None].to(device))
-    balance = Balance(CONTENT_TARGETS[judge.name] if content_target is None else content_target, 0.65)
+    balance = Balance(CONTENT_TARGETS[judge.name] if content_target is None else content_target, 0.8)
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         assert isinstance(model, _Offset)
