@@ -67,6 +67,16 @@ def test_the_map_carries_one_gaussian_to_the_other():
     np.testing.assert_allclose(flat, finish.scales(b)[0][:3], atol=1e-5)
 
 
+def test_the_map_is_symmetric_and_rounding_below_zero_does_no_harm():
+    a, b = (finish.of_patches(finish.scales(finish.texture(picture(seed)))[0][3:].reshape(-1, 3, 3)) for seed in (2, 3))
+    there = finish.monge_map(a, b)
+    np.testing.assert_allclose(there, there.T, atol=1e-9)
+    np.testing.assert_allclose(there @ a @ there, b, atol=1e-9)
+    values, vectors = np.linalg.eigh(b)
+    values[:3] = -1e-9
+    np.testing.assert_allclose(finish.monge_map(a, vectors * values @ vectors.T), there, atol=0.05 * np.abs(there).max())
+
+
 @pytest.mark.parametrize("method", ["linear", "adain", "wct", "ot"])
 def test_what_was_fused_is_finished(engine, method):
     content, style = picture(10), Style.of_pixels(picture(11, contrast=0.6), engine)

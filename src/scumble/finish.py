@@ -233,10 +233,10 @@ def monge_map(a: Array64, b: Array64) -> Array64:
 def _factor(a: Array64) -> Array64:
     """L with L·Lᵀ = a; what rounding made negative counts as :data:`RIDGE`."""
     try:
-        return np.linalg.cholesky(a)
+        return np.asarray(np.linalg.cholesky(a), np.float64)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(a)
-        return vectors * np.sqrt(np.maximum(values, RIDGE))
+        return np.asarray(vectors * np.sqrt(np.maximum(values, RIDGE)), np.float64)
 
 
 def _polar(x: Array64) -> Array64:

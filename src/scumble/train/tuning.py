@@ -32,8 +32,8 @@ from scumble.train.loop import Recipe, fit
 
 RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log_every=20)
 
-CONTENT_TARGETS = {"eye": 0.56, "teacher": 0.56, "distilled": 0.56}
-"""The content distance to hold on crops, by judge: about that of the generator untuned."""
+CONTENT_TARGET = 0.56
+"""The content distance to hold on crops: about that of the generator untuned."""
 
 
 class _Offset(nn.Module):
@@ -60,7 +60,7 @@ def tune(
     target: Sequence[tuple[Tensor, Tensor]],
     recipe: Recipe = RECIPE,
     *,
-    content_target: float | None = None,
+    content_target: float = CONTENT_TARGET,
     size: int = 256,
     batch: int = 2,
     earlier: Generator | None = None,
@@ -71,7 +71,7 @@ def tune(
     Args:
         judge: in whose features; the teacher is the better one, the eye needs nothing but this package.
         target: what ``judge`` should measure: :func:`target_of_style` for the eye, else :func:`target_of_pictures`.
-        content_target: the content distance to hold, see :class:`~scumble.train.judge.Balance`; by default :data:`CONTENT_TARGETS`.
+        content_target: the content distance to hold, see :class:`~scumble.train.judge.Balance`.
         size: side of the photographs' square crops in pixels.
         earlier: the generator that ``style`` has a tuning for, to go on from that: what is predicted now and what was then may differ.
         progress: called with (steps done, steps in all, loss).
@@ -83,7 +83,7 @@ def tune(
     vector = torch.from_numpy(style.vector)[None].to(device)
     target = [(mean.to(device), second.to(device)) for mean, second in target]
     wanted = None if style.texture is None else of_texture(torch.from_numpy(style.texture)[None].to(device))
-    balance = Balance(CONTENT_TARGETS[judge.name] if content_target is None else content_target, 0.8)
+    balance = Balance(content_target, 0.8)
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         assert isinstance(model, _Offset)
