@@ -2,7 +2,7 @@
 
 One encoding and one decoding serve all five levels: the features that a decoder block makes are fused with the style at
 their own level before the next block takes them. Without a learned style in any of the nets, every style is as good as any other.
-The eye sees less of its own paintings' texture than others do, so what comes out is finished as the generator's paintings are.
+What comes out is finished as the generator's paintings are, see :mod:`scumble.finish`.
 """
 
 from __future__ import annotations
