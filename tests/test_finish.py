@@ -50,6 +50,15 @@ def test_a_painting_gets_the_colors_of_the_style_and_nearer_to_its_texture_at_ev
     assert np.all(distance(finish.texture(painted), wanted) < 0.5 * distance(finish.texture(content), wanted))
 
 
+def test_the_second_pass_at_the_finest_scale_does_what_the_first_has_left(engine):
+    content, wanted = picture(0), finish.texture(picture(7, 120, 90, contrast=0.6))
+    painted, filters = finished(content, wanted, engine)
+    finish.passes(filters)[-1] = finish.passes(finish.unchanging())[-1]
+    once, _ = finished(content, wanted, engine, frozen=filters, freeze=np.ones(finish.FILTERS))
+    assert finish.PASSES[-2:] == (finish.SCALES - 1,) * 2
+    assert distance(finish.texture(painted), wanted)[-1] < 0.85 * distance(finish.texture(once), wanted)[-1]
+
+
 def test_a_picture_that_has_the_texture_already_stays_nearly_as_it_is(engine):
     content = picture(1, 256, 256)
     painted, _ = finished(content, finish.texture(content), engine)
@@ -59,10 +68,11 @@ def test_a_picture_that_has_the_texture_already_stays_nearly_as_it_is(engine):
 def test_the_map_carries_one_gaussian_to_the_other():
     a, b = (finish.texture(picture(seed)) for seed in (2, 3))
     own = finish.Patches(finish.scales(a)[0][:3].astype(np.float64), finish.of_patches(finish.scales(a)[0][3:].reshape(-1, 3, 3)))
-    own = finish.Patches(own.mean, own.covariance - finish.RIDGE * np.eye(27))
-    same = finish.monge_filter(own, finish.scales(a)[0])
-    np.testing.assert_allclose(same, finish.scales(finish.unchanging())[0], atol=1e-5)
-    other = finish.monge_filter(own, finish.scales(b)[0])
+    ridge = finish.RIDGE * np.eye(27)
+    own = finish.Patches(own.mean, own.covariance - ridge)
+    same = finish.monge_filter(own, finish.scales(a)[0], ridge)
+    np.testing.assert_allclose(same, finish.passes(finish.unchanging())[0], atol=1e-5)
+    other = finish.monge_filter(own, finish.scales(b)[0], ridge)
     flat = other[3:].reshape(3, 3, -1).sum(2) @ own.mean + other[:3]
     np.testing.assert_allclose(flat, finish.scales(b)[0][:3], atol=1e-5)
 
@@ -106,10 +116,10 @@ def test_frozen_filters_replace_what_is_measured(engine):
 
 def test_a_share_of_frozen_filters_is_in_between(engine):
     content, wanted = picture(5, 160, 136), finish.texture(picture(4))
-    free, same = (finish.scales(f)[0] for f in (finished(content, wanted, engine)[1], finish.unchanging()))
+    free, same = (finish.passes(f)[0] for f in (finished(content, wanted, engine)[1], finish.unchanging()))
     _, between = finished(content, wanted, engine, frozen=finish.unchanging(), freeze=np.full(finish.FILTERS, 0.5))
     assert np.abs(free - same).max() > 0.01
-    np.testing.assert_allclose(finish.scales(between)[0], free / 2 + same / 2, atol=1e-5)
+    np.testing.assert_allclose(finish.passes(between)[0], free / 2 + same / 2, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)

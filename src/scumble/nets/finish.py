@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scumble.finish import LEAST_SIDE, OFFSETS, PATCH, RIDGE, SCALES, patch_index
+from scumble.finish import LEAST_SIDE, OFFSETS, PASSES, PATCH, RIDGE, SCALES, patch_index
 
 Autocovariance = tuple[Tensor, Tensor]
 """Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets."""
@@ -45,19 +45,21 @@ def finish(
 ) -> tuple[Tensor, list[Filter | None]]:
     """(N, 3, H, W) with the autocovariances that are ``wanted``, and the filters that did it: its own, or those that were given."""
     used: list[Filter | None] = []
-    change = None
-    for k, before in enumerate(_pyramid(x)):
-        h, w = before.shape[2:]
-        after = before if change is None else before + F.interpolate(change, scale_factor=2, mode="bilinear")[:, :, :h, :w]
+    levels = _pyramid(x)
+    x, last = levels[0], 0
+    for n, scale in enumerate(PASSES):
+        h, w = levels[scale].shape[2:]
+        if scale > last:
+            x = levels[scale] + F.interpolate(x - levels[last], scale_factor=2, mode="bilinear")[:, :, :h, :w]
         found = None
         if filters is not None:
-            found = filters[k]
+            found = filters[n]
         elif min(h, w) >= LEAST_SIDE:
-            found = _filter(*_patches(after), wanted[k])
+            found = _filter(*_patches(x), wanted[scale], used[-1] if n and scale == last else None)
         if found is not None:
-            after = _filtered(after, *found)
+            x = _filtered(x, *found)
         used.append(found)
-        x, change = after, after - before
+        last = scale
     return x, used
 
 
@@ -93,9 +95,10 @@ def _patches(x: Tensor) -> tuple[Tensor, Tensor]:
     return center[:, :, 0, 0] + mean.reshape(len(x), -1, 3).mean(1), covariance
 
 
-def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance) -> Filter:
-    """The Monge map between patches, averaged over the patches that a pixel lies in."""
-    a, b = _ridged(covariance), _ridged(_of_patches(wanted[1].to(covariance)))
+def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance, passed: Filter | None) -> Filter:
+    """The Monge map between patches, averaged over the patches that a pixel lies in; ``passed`` has been there at the same scale."""
+    a = _ridged(covariance) if passed is None else covariance + _noise(passed[0])
+    b = _ridged(_of_patches(wanted[1].to(covariance)))
     root, inverse = _roots(a, _ITERATIONS)
     middle = _roots(root @ b @ root, _MORE)[0]
     n, size = PATCH, 2 * PATCH - 1
@@ -143,6 +146,13 @@ def _of_patches(found: Tensor) -> Tensor:
 
 def _ridged(a: Tensor) -> Tensor:
     return a + RIDGE * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+
+
+def _noise(kernel: Tensor) -> Tensor:
+    """What a kernel has made of the ridge, (N, C, C)."""
+    n, r = PATCH, PATCH - 1
+    rows = torch.stack([F.pad(kernel, (x, r - x, y, r - y)) for y in range(n) for x in range(n)], 1).flatten(3).flatten(1, 2)
+    return RIDGE * (rows @ rows.transpose(1, 2))
 
 
 def _roots(a: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ Sweep = Callable[[], Iterable[tuple[Window, Window, Array]]]
 
 
 def generator_statistics(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
-    """What the generator and the finish measure in the whole picture, (S,); one sweep for each normalised place, and for each scale."""
+    """What the generator and the finish measure in the whole picture, (S,); one sweep for each normalised place, and for each pass."""
     net, wanted = np.split(modulation, [engine.modulations])
     known = _normalisations(engine, net, sweep)
     if not len(wanted):
@@ -61,23 +61,23 @@ def _filters(engine: Engine, unfinished: Callable[[Array], Array], wanted: Array
     """Of the finish, as far as ``alpha`` in [0, 1] from doing nothing; ``unfinished`` is pixels (h, w, 3) -> what is finished (3, h, w)."""
     filters = finish.unchanging()
     height, width = np.max([(inner.bottom, inner.right) for inner, _, _ in sweep()], axis=0).tolist()
-    for k in range(finish.SCALES):
-        cell = 2 ** (finish.SCALES - 1 - k)
+    for n, scale in enumerate(finish.PASSES):
+        cell = 2 ** (finish.SCALES - 1 - scale)
         if min(height, width) <= (finish.LEAST_SIDE - 1) * cell:
             continue
-        center, found = finish.scales(wanted)[k][:3], np.zeros(())
+        center, found = finish.scales(wanted)[scale][:3], np.zeros(())
         for inner, outer, pixels in sweep():
-            level = finish.unfiltered(unfinished(pixels), filters, engine, k)
+            level = finish.unfiltered(unfinished(pixels), filters, engine, n)
             window = (inner.top // cell, -(-inner.bottom // cell), inner.left // cell, -(-inner.right // cell))
             places = finish.Places.of(-(-height // cell), -(-width // cell), window)
             found = found + finish.sums(level, center, places.seen_from(outer.top // cell, outer.left // cell))
-        held, own = finish.scales(filters)[k], finish.Patches.of_sums(found, center)
-        held += np.float32(alpha) * (finish.monge_filter(own, finish.scales(wanted)[k]) - held)
+        held, own = finish.passes(filters)[n], finish.Patches.of_sums(found, center)
+        held += np.float32(alpha) * (finish.filter_of_pass(n, own, wanted, filters) - held)
     return filters
 
 
 def fusion_maps(engine: Engine, style: Style, method: str, strength: float, sweep: Sweep) -> cascade.FrozenMaps:
-    """What ``method`` and the finish make of the whole picture's moments; one sweep for each of the five levels, and for each scale."""
+    """What ``method`` and the finish make of the whole picture's moments; one sweep for each of the five levels, and for each pass."""
     maps: list[AffineMap] = []
     for level in range(5, 0, -1):
         stride, count, first, second = 2 ** (level - 1), 0, 0.0, 0.0
