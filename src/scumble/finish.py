@@ -114,14 +114,17 @@ def sums(planes: Array, center: Array, places: Places) -> Array64:
     Those of a picture's tiles add up to the picture's.
     """
     at, first, last = np.array(places.rows, np.intp), places.columns.start, places.columns.stop
-    lines = [planes[:, at + y] - center[:, None, None] for y in range(PATCH)]
-    patches = [line[c, :, first + u : last + u].ravel() for line in lines for u in range(PATCH) for c in range(3)]
-    rows = np.stack([*patches, np.ones_like(patches[0])])
-    # in pieces that BLAS does not share out among threads: those would go on waiting for more, while the net's want the processor
-    whole = rows.shape[1] // _PIECE * _PIECE
-    pieces = rows[:, :whole].reshape(len(rows), -1, _PIECE).transpose(1, 0, 2)
-    rest = rows[:, whole:]
-    return (pieces @ pieces.transpose(0, 2, 1)).sum(0, dtype=np.float64) + rest @ rest.T
+    patches = np.ones((len(at), 9 * PATCH + 1, len(places.columns)), np.float32)
+    for y in range(PATCH):
+        line = (planes[:, at + y] - center[:, None, None]).transpose(1, 0, 2)
+        for x in range(PATCH):
+            patches[:, 3 * (PATCH * y + x) :][:, :3] = line[..., first + x : last + x]
+    found = np.zeros((patches.shape[1],) * 2)
+    for left in range(0, len(places.columns), _PIECE):
+        # so small that BLAS does not share it out among threads: those would go on waiting for more, while the net's want the processor
+        piece = patches[..., left : left + _PIECE]
+        found += (piece @ piece.transpose(0, 2, 1)).sum(0, dtype=np.float64)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
