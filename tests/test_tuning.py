@@ -24,6 +24,7 @@ from scumble.train import tuning  # noqa: E402
 from scumble.train.export import export_generator, export_self_contained, generator_id, load_generator  # noqa: E402
 from scumble.train.judge import Judge, style_distance  # noqa: E402
 from scumble.train.library import build_library, tune_works  # noqa: E402
+from scumble.weights import FOLDER  # noqa: E402
 
 NAME = "great-wave"
 
@@ -80,6 +81,17 @@ def test_weights_have_names(tmp_path: Path, stylizer: Stylizer) -> None:
     torch.manual_seed(0)
     export_generator(Generator(Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16)), tmp_path)
     assert generator_id(tmp_path / "generator.safetensors") != generator_id()
+
+
+def test_a_zero_of_the_other_sign_is_no_other_generator(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(FOLDER / "generator.safetensors")
+    for sign in (1, -1):
+        zeroed = {k: np.where(np.abs(v) < 1e-3, np.float16(sign * 0.0), v).astype(v.dtype) for k, v in weights.items()}
+        save_file(zeroed, tmp_path / f"{sign}.safetensors")
+    assert (tmp_path / "1.safetensors").read_bytes() != (tmp_path / "-1.safetensors").read_bytes()
+    assert generator_id(tmp_path / "1.safetensors") == generator_id(tmp_path / "-1.safetensors") != generator_id()
 
 
 def test_a_file_keeps_it_in_100_kilobytes(tmp_path: Path, stylizer: Stylizer) -> None:

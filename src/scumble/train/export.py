@@ -100,7 +100,8 @@ def generator_id(path: Path = FOLDER / "generator.safetensors") -> str:
     with safe_open(os.fspath(path), framework="np") as f:
         for name in sorted(f.keys()):
             if not name.startswith("beyond."):
-                digest.update(name.encode() + f.get_tensor(name).tobytes())
+                # + 0: a moving average that goes on from -0.0 has 0.0 there, and that must not be another net
+                digest.update(name.encode() + (f.get_tensor(name) + 0).tobytes())
     return digest.hexdigest()[:16]
 
 
