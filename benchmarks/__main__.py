@@ -6,6 +6,7 @@ Ratios are measured side by side in one run; times of different days or machines
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -34,7 +35,8 @@ def main() -> None:
     parser.add_argument("--refine", action="store_true", help="also time quality fine and best (minutes; needs PyTorch)")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of tables")
     parser.add_argument("--sizes", nargs="+", type=size, metavar="SIZE", help="512, 3840x2160 …; default 256 512 1024 2048 3840x2160")
-    parser.add_argument("--only", nargs="+", choices=["methods", "versus", "command", "install", "sizes"], help="leave out the others")
+    tables_of = ["methods", "versus", "command", "install", "sizes", "gpu"]
+    parser.add_argument("--only", nargs="+", choices=tables_of, help="leave out the others")
     asked = parser.parse_args()
     if asked.refine and find_spec("torch") is None:
         parser.error('--refine needs PyTorch: pip install "scumble[torch]"')
@@ -45,6 +47,9 @@ def main() -> None:
 
     sys.path.insert(0, str(ROOT / "src"))
     budget = Budget(2, 3, 2.0) if asked.quick else Budget()
+    has_gpu = find_spec("torch") is not None and importlib.import_module("torch").cuda.is_available()
+    if asked.only is not None and "gpu" in asked.only and not has_gpu:
+        parser.error("frames on a GPU need PyTorch with CUDA and a GPU; there is none here")
     sizes = asked.sizes or [(n, n) for n in (256, 512, 1024)] + ([] if asked.quick else [(2048, 2048), (2160, 3840)])
     beside = asked.sizes or [(512, 512), (1024, 1024)] + ([] if asked.quick else [(2160, 3840)])
     one = asked.sizes[0] if asked.sizes else (512, 512)
@@ -68,6 +73,9 @@ def main() -> None:
         "install": tables.install,
         "sizes": lambda: large.sizes(large.SIDES[:2] if asked.quick else large.SIDES, note),
     }
+    if has_gpu:
+        frames = asked.sizes or [(512, 512), (1080, 1920), (2160, 3840)]
+        jobs["gpu"] = lambda: importlib.import_module("benchmarks.gpu").gpu(frames, budget, note)
     wanted = {name: job for name, job in jobs.items() if asked.only is None or name in asked.only}
     if asked.refine:
         wanted["refine"] = lambda: tables.refinement(one, note)

@@ -306,7 +306,8 @@ def test_content_that_counts_for_less_does_not_steer_the_balance(eye: Eye) -> No
     assert balance.weight == 0.4 and parts["weight"] == 0.1
     whole, _, _ = judge.painting_loss(generator, seeing, views, modulation, target, wanted, balance)
     assert balance.weight > 0.4
-    assert float((whole - eased).detach()) == pytest.approx((balance.weight - 0.1) * float(parts["content"]), rel=1e-3)
+    kept = (balance.weight - 0.1) * float(parts["content"]) + judge.STRUCTURE * 0.75 * float(parts["structure"])
+    assert float((whole - eased).detach()) == pytest.approx(kept, rel=1e-3)
 
 
 def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ JUDGES = ("eye", "distilled", "teacher")
 MOVE = 7
 """Pixels by which a content is moved, at most, to see whether it is painted the same: a stride's worth."""
 
+STRUCTURE = 0.4
+"""What the structure distance weighs, where style weighs 2. It sees what the content distance, a mean over places and channels, does not: a
+dim cat or bridge whose parts no longer stand out from each other. Two styles tuned to (75 steps, 12 photographs): structure 0.61 and 0.56
+without, 0.53 and 0.45 at 0.3, at the same content and style."""
+
 BORDER = 32
 """Pixels at the edge of a crop, which training does not mirror, where the padding shows."""
 
@@ -117,8 +122,8 @@ def painting_loss(
 
     ``wanted`` is what the finish gives them, of all N or 1 for all; None: they are not finished.
 
-    The first ``same`` of them are not compared with content and ``target`` (which has N − ``same``, or 1 for all). The content's
-    weight is divided by ``ease``; only at 1 does its distance steer the ``balance``.
+    The first ``same`` of them are not compared with content and ``target`` (which has N − ``same``, or 1 for all). The weights of content
+    and structure are divided by ``ease``; only at 1 does the content's distance steer the ``balance``.
     """
     beyond: list[Tensor] = []
     painted, statistics = generator.paint(views.contents, modulation, excess=beyond)
@@ -131,15 +136,17 @@ def painting_loss(
     motion = motion_loss(painted[one], later, views.moved)
     made = [t[same:] for t in judge.seen(painted)]
     with torch.no_grad(), judge.cast():
-        layout = judge.layout(views.contents[same:])
-    content = content_loss(made[judge.at].float(), layout.float())
+        layout = judge.layout(views.contents[same:]).float()
+    content = content_loss(made[judge.at].float(), layout)
+    structure = structure_distance(made[judge.at].float(), layout)
     with judge.cast():
         style = style_distance(made[: len(LEVELS)], target)
     over = (painted - painted.clamp(0, 1)).square().mean()
     grid = grid_loss(painted[same:])
     weight = balance.update(float(content.detach())) if ease == 1.0 else balance.weight / ease
-    loss = 2 * style + weight * content + 0.05 * total_variation(painted) + 0.3 * grid + 2 * motion + 10 * (over + excess)
-    parts = {"style": style, "content": content, "grid": grid, "motion": motion, "over": over, "excess": excess}
+    kept = weight * content + STRUCTURE / ease * structure
+    loss = 2 * style + kept + 0.05 * total_variation(painted) + 0.3 * grid + 2 * motion + 10 * (over + excess)
+    parts = {"style": style, "content": content, "structure": structure, "grid": grid, "motion": motion, "over": over, "excess": excess}
     return loss, {k: v.detach() for k, v in parts.items()} | {"weight": weight}, painted
 
 
@@ -193,7 +200,7 @@ def style_distance(made: list[Tensor], target: Target, weights: tuple[float, ...
     return total / sum(weights)
 
 
-def structure_distance(made: Tensor, content: Tensor, cells: int = 12, temperature: float = 0.1) -> Tensor:
+def structure_distance(made: Tensor, content: Tensor, cells: int = 16, temperature: float = 0.1) -> Tensor:
     """Kullback-Leibler divergence of self-similarity maps on a grid of cells (after CFSD, Chung et al. 2024)."""
 
     def logs(f: Tensor) -> Tensor:

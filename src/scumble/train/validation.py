@@ -69,7 +69,7 @@ class Pairs:
         for c, s in self.rows:
             taps = self._see(paint(generator, self.contents[c], *styles[s]))
             content = content_loss(taps[3], self.content_taps[c][1].float())
-            structure = structure_distance(taps[2], self.content_taps[c][0].float(), cells=16)
+            structure = structure_distance(taps[2], self.content_taps[c][0].float())
             rows.append((float(content), float(structure), float(style_distance(taps, self.style_moments[s]))))
         content, structure, style = (float(v) for v in np.mean(rows, axis=0))
         return {"content": content, "structure": structure, "style": style, "score": style + 0.5 * (content + structure)}
