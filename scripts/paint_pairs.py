@@ -3,7 +3,8 @@
     paint_pairs.py pairs.csv OUT --content DIR [--style DIR] [--method wct] [--quality fine]
 
 Without --style, styles are names of the library. What is in OUT already is left alone, so an interrupted run goes on where it was;
-files are written whole or not at all.
+files are written whole or not at all. With --square, contents and styles are squeezed to squares before they are painted: scores that
+squeeze them afterwards take a standing photograph and a lying painting in two directions, and strokes that are alike no longer look it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--content", type=Path, required=True, help="folder of the contents")
     parser.add_argument("--style", type=Path, help="folder of the styles")
+    parser.add_argument("--square", type=int, metavar="PIXELS", help="squeeze contents and styles to squares of so many pixels first")
     parser.add_argument("--device", default="auto")
     settings = parser.add_argument_group("settings of the Stylizer, its defaults where not given")
     names = [settings.add_argument("--method").dest, settings.add_argument("--quality").dest]
     names += [settings.add_argument("--steps", type=int).dest]
     names += [settings.add_argument(option, type=float).dest for option in ("--strength", "--style-scale", "--keep-color")]
     asked = parser.parse_args()
+    if asked.square and not asked.style:
+        parser.error("--square squeezes pictures, and a name is none: give their folder with --style")
+
+    def seen(path: Path) -> Picture:
+        picture = Picture.open(path)
+        return picture.resized(asked.square, asked.square) if asked.square else picture
 
     asked.out.mkdir(parents=True, exist_ok=True)
     painter = Stylizer(asked.device)
@@ -38,8 +46,8 @@ def main() -> None:
             print(f"{target.name} is there already")
             continue
         start = time.perf_counter()
-        source = find(asked.style, style) if asked.style else style  # not a Style: refinement sees more of a picture than that holds
-        painter(Picture.open(find(asked.content, content)), source, **chosen).save(target)
+        source = seen(find(asked.style, style)) if asked.style else style  # not a Style: refinement sees more of a picture than that holds
+        painter(seen(find(asked.content, content)), source, **chosen).save(target)
         print(f"{target.name} {time.perf_counter() - start:.2f} s", flush=True)
 
 

@@ -263,11 +263,17 @@ def test_a_library_with_tunings(tmp_path: Path, photo: Picture, monkeypatch: pyt
     replace(one, tuning=Tuning(one.tuning.offset, "other")).save(tuned_folder / "second.style", overwrite=True)  # pyright: ignore[reportOptionalMemberAccess]
     old = tmp_path / "old"
     monkeypatch.setattr("scumble.train.library.generator_id", lambda path=None: "other" if path == old else generator_id())
-    monkeypatch.setattr("scumble.train.library.load_generator", lambda path: load_generator())
+    monkeypatch.setattr("scumble.train.library.load_generator", lambda path=None: load_generator())
     assert tune_works(gallery, tuned_folder, pack, still, size=64, batch=1, earlier=old) == 2
     gone_on = Style.load(tuned_folder / "second.style").tuning
     assert gone_on is not None and one.tuning is not None and gone_on.generator == generator_id()
     np.testing.assert_allclose(gone_on.offset.astype(np.float32), one.tuning.offset.astype(np.float32), atol=2e-3)
+    further = tmp_path / "further"
+    assert tune_works(gallery, further, pack, still, size=64, batch=1, begin=tuned_folder) == 2
+    for name in ("first.style", "second.style"):
+        from_there, there = Style.load(further / name).tuning, Style.load(tuned_folder / name).tuning
+        assert from_there is not None and there is not None and there.offset.any()
+        np.testing.assert_allclose(from_there.offset.astype(np.float32), there.offset.astype(np.float32), atol=2e-3)
     made = tmp_path / "made"
     made.mkdir()
     (tuned_folder / "second.style").unlink()
@@ -289,6 +295,8 @@ def test_the_command_checks_what_a_library_is_tuned_with(tmp_path: Path, capsys:
     assert "--tuned FOLDER" in capsys.readouterr().err
     (tmp_path / "old.safetensors").touch()
     assert run([*there, "--earlier", str(tmp_path / "old.safetensors")]) == 2
+    assert "needs --pack FOLDER" in capsys.readouterr().err
+    assert run([*there, "--begin", str(tmp_path)]) == 2
     assert "needs --pack FOLDER" in capsys.readouterr().err
     assert run([*there, "--judge", "teacher"]) == 2
     assert "need --teacher FOLDER" in capsys.readouterr().err

@@ -253,6 +253,12 @@ def train_library(
         Path | None,
         typer.Option(metavar="FOLDER", help="Tune, on the photographs of its content.tar (or folder of that name).", show_default=False),
     ] = None,
+    begin: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Go on from the tunings there instead of anew.", exists=True, file_okay=False, show_default=False
+        ),
+    ] = None,
     earlier: Annotated[
         Path | None,
         typer.Option(
@@ -265,6 +271,7 @@ def train_library(
     ] = None,
     judge: Judging = None,
     teacher: JudgesFolder = None,
+    content_target: ContentTarget = None,
     steps: Steps = None,
     learning_rate: LearningRate = None,
     minutes: Minutes = None,
@@ -278,8 +285,8 @@ def train_library(
     _check_judge(judge, teacher)
     if pack is not None and tuned is None:
         raise UsageError("--pack is what tunings are made from; say with --tuned FOLDER where they go")
-    if pack is None and earlier is not None:
-        raise UsageError("--earlier is gone on from in tuning, which needs --pack FOLDER")
+    if pack is None and (earlier or begin) is not None:
+        raise UsageError("--begin and --earlier say what tuning goes on from, and that needs --pack FOLDER")
     if pack is None and teacher is not None:
         raise UsageError("--teacher judges tunings; they need --pack FOLDER to be made from, too")
     _begin()
@@ -287,7 +294,7 @@ def train_library(
     from scumble.train.tuning import RECIPE
 
     if pack is not None and tuned is not None:
-        more = _given(judge=judge, size=size, batch=batch, device=device, earlier=earlier)
+        more = _given(judge=judge, size=size, batch=batch, device=device, begin=begin, earlier=earlier, content_target=content_target)
         done = tune_works(
             gallery, tuned, pack, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher=teacher, bfloat16=bfloat16, **more
         )

@@ -70,7 +70,7 @@ def refine(
     encoder: nn.Module,
     *,
     steps: int = QUALITY["fine"],
-    content_weight: float = 0.1,
+    content_weight: float = 0.12,
     style_weight: float = 1.0,
     tv_weight: float = 0.2,
     style_loss: str | None = None,

@@ -62,20 +62,22 @@ def tune_works(
     teacher: Path | None = None,
     device: str = "cpu",
     bfloat16: bool = False,
+    begin: Path | None = None,
     earlier: Path | None = None,
     **settings: Any,
 ) -> int:
     """Tune to every work of the gallery that ``tuned`` has no ``.style`` file of yet; returns how many it has now.
 
-    Ends early after the recipe's minutes; the same call goes on. ``earlier`` are a generator's weights: what is there for them is not begun
-    anew but gone on from. ``judge`` is one of :data:`~scumble.train.judge.JUDGES`, ``settings`` are
-    those of :func:`~scumble.train.tuning.tune`.
+    Ends early after the recipe's minutes; the same call goes on. What the folder ``begin`` holds for the installed generator is not begun
+    anew but gone on from; or what it, or without it ``tuned``, holds for ``earlier``, the weights of another one. ``judge`` is one of
+    :data:`~scumble.train.judge.JUDGES`, ``settings`` are those of :func:`~scumble.train.tuning.tune`.
     """
     watching = Judge.named(judge, teacher, device, bfloat16)
     photos = Crops(read_pictures(pack / "content.tar"), device)
     tuned.mkdir(parents=True, exist_ok=True)
     rows = _rows(gallery)
-    painter = None if earlier is None else load_generator(earlier)
+    weights = earlier or FOLDER / "generator.safetensors"
+    painter = load_generator(weights) if earlier or begin else None
     engine, began = Engine(), time.monotonic()
     for row in rows:
         if _tuning(tuned, row["name"]) is not None:
@@ -84,7 +86,7 @@ def tune_works(
             break
         picture = Picture.open(gallery / f"{row['name']}.jpg")
         style, target = Style.from_image(picture, name=row["name"], engine=engine), target_of_pictures(watching, [picture])
-        before = None if earlier is None else _tuning(tuned, row["name"], earlier)
+        before = None if painter is None else _tuning(begin or tuned, row["name"], weights)
         style = tune(replace(style, tuning=before), photos, watching, target, recipe, earlier=painter, **settings)
         style.save(tuned / f"{row['name']}.style", overwrite=True)
         log.info("tuned to %s", row["name"])

@@ -32,7 +32,7 @@ from scumble.train.loop import Recipe, fit
 
 RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log_every=20)
 
-CONTENT_TARGET = 0.56
+CONTENT_TARGET = 0.6
 """The content distance to hold on crops: about that of the generator untuned."""
 
 
