@@ -293,6 +293,7 @@ def test_the_balance_pulls_towards_its_target() -> None:
     assert balance.update(0.8) > 0.4
     balance = judge.Balance(target=0.4, weight=0.4)
     assert balance.update(0.1) < 0.4
+    assert judge.Balance(target=0.4, weight=0.9, pace=0.0).update(2.0) == 0.9
 
 
 def test_content_that_counts_for_less_does_not_steer_the_balance(eye: Eye) -> None:

@@ -210,9 +210,23 @@ def test_a_target_of_the_style_is_what_the_eye_sees_of_the_picture() -> None:
     )
 
 
+def test_the_sight_judges_where_the_picture_is_at_hand(photo: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    sight = Judge.named("sight")
+    x = torch.from_numpy(np.array(photo.pixels[:96, :96].transpose(2, 0, 1)))[None]
+    taps = sight.seen(x)
+    assert [t.shape[1] for t in taps] == [16, 32, 256, 512, 512]
+    torch.testing.assert_close(sight.layout(x), taps[sight.at], rtol=1e-4, atol=1e-4)
+    chosen: list[str] = []
+    monkeypatch.setattr(tuning, "tune", lambda style, photos, judge, target, recipe, progress: chosen.append(judge.name) or style)
+    style = Style.named(NAME)
+    tuning.practise(style, [photo])
+    tuning.practise(style, [photo], [photo])
+    assert chosen == ["eye", "sight"]
+
+
 def test_photographs_there_must_be() -> None:
     with pytest.raises(UsageError, match="one photograph at least"):
-        tuning.tune_by_eye(Style.named(NAME), [])
+        tuning.practise(Style.named(NAME), [])
 
 
 def test_crops_are_of_the_size_at_which_pictures_are_painted() -> None:

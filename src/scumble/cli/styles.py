@@ -132,14 +132,14 @@ def add(
     pictures = [picture for work in works for picture in (pictures_in(work) if work.is_dir() else [work])]
     style = Style.from_pictures(pictures)
     if tune:
-        style = _tuned(style, photos or [], steps)
+        style = _tuned(style, pictures, photos or [], steps)
     about = {key: text for key, text in (("title", title), ("artist", artist), ("year", year)) if text}
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(style, name=name, about=about).save(path, overwrite=overwrite)
     typer.echo(f"{name} is in {path}")
 
 
-def _tuned(style: Style, places: list[Path], steps: int | None) -> Style:
+def _tuned(style: Style, works: list[Path], places: list[Path], steps: int | None) -> Style:
     from dataclasses import replace
 
     from scumble.cli.reporter import Reporter
@@ -147,7 +147,7 @@ def _tuned(style: Style, places: list[Path], steps: int | None) -> Style:
     from scumble.style import pictures_in
 
     try:
-        from scumble.train.tuning import RECIPE, tune_by_eye
+        from scumble.train.tuning import RECIPE, practise
     except ImportError as error:
         raise MissingExtraError('--tune needs PyTorch: pip install "scumble[torch]"') from error
     paths = [path for place in places for path in (pictures_in(place) if place.is_dir() else [place])]
@@ -155,7 +155,7 @@ def _tuned(style: Style, places: list[Path], steps: int | None) -> Style:
     recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
     reporter = Reporter()
     with reporter.running(1):
-        return tune_by_eye(style, photos, recipe, reporter.practised)
+        return practise(style, photos, [Picture.open(path) for path in works], recipe, reporter.practised)
 
 
 @app.command()

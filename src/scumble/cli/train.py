@@ -33,7 +33,7 @@ Size = Annotated[int | None, typer.Option(metavar="N", help="Side of the square 
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of all that is drawn at random.")]
 Judging = Annotated[
     str | None,
-    typer.Option(metavar="eye|distilled|teacher", help="Whose features the losses are measured in: best distilled, then teacher."),
+    typer.Option(metavar="eye|sight|distilled|teacher", help="Whose features the losses are measured in: best distilled, then teacher."),
 ]
 JudgesFolder = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files: for judges but the eye, and for --pairs.", show_default=False)
@@ -271,7 +271,7 @@ def train_library(
     ] = None,
     judge: Judging = None,
     teacher: JudgesFolder = None,
-    content_target: ContentTarget = None,
+    content_weight: Annotated[float | None, typer.Option(metavar="N", help="What the content weighs in tuning.")] = None,
     steps: Steps = None,
     learning_rate: LearningRate = None,
     minutes: Minutes = None,
@@ -294,7 +294,7 @@ def train_library(
     from scumble.train.tuning import RECIPE
 
     if pack is not None and tuned is not None:
-        more = _given(judge=judge, size=size, batch=batch, device=device, begin=begin, earlier=earlier, content_target=content_target)
+        more = _given(judge=judge, size=size, batch=batch, device=device, begin=begin, earlier=earlier, content_weight=content_weight)
         done = tune_works(
             gallery, tuned, pack, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher=teacher, bfloat16=bfloat16, **more
         )
@@ -303,9 +303,13 @@ def train_library(
     _write_manifest(weights, ("library",), gallery)
 
 
+_JUDGES = ("eye", "sight", "distilled", "teacher")
+"""As in :mod:`scumble.train.judge`, which imports PyTorch."""
+
+
 def _check_judge(judge: str | None, teacher: Path | None) -> None:
-    if judge not in (None, "eye", "distilled", "teacher"):
-        raise UsageError(unknown("judge", judge, ("eye", "distilled", "teacher")))
+    if judge not in (None, *_JUDGES):
+        raise UsageError(unknown("judge", judge, _JUDGES))
     if teacher is None and judge in ("distilled", "teacher"):
         raise UsageError("--judge distilled and --judge teacher need --teacher FOLDER")
 

@@ -127,7 +127,7 @@ def train_generator(
     """Train (or go on training what ``folder`` holds); returns the moving average.
 
     Args:
-        judge: ``eye``, ``distilled`` or ``teacher``: in whose features losses are measured, see :class:`~scumble.train.teacher.Teacher`.
+        judge: one of :data:`~scumble.train.judge.JUDGES`: in whose features losses are measured.
         warm_steps: first steps as an auto-encoder, the content being its own style; without them colours take thousands of steps to come.
         size: side of the content's square crops in pixels. Larger ones paint whole pictures better, as the statistics of
             a deep level on a small crop are mostly chance: begin at 128, end with the pack's whole pictures at 288.

@@ -22,12 +22,12 @@ from scumble.nets.eye import LEVELS
 from scumble.nets.finish import Autocovariance, finish
 from scumble.nets.generator import Generator
 from scumble.nets.losses import content_loss, total_variation
-from scumble.nets.sight import Critic, load_sight
+from scumble.nets.sight import Connoisseur, Critic, load_sight
 from scumble.nets.vgg import frozen
 from scumble.train.data import Crops
 from scumble.train.teacher import Teacher
 
-JUDGES = ("eye", "distilled", "teacher")
+JUDGES = ("eye", "sight", "distilled", "teacher")
 
 MOVE = 7
 """Pixels by which a content is moved, at most, to see whether it is painted the same: a stride's worth."""
@@ -71,6 +71,9 @@ class Judge:
                 return Judge(name, net, lambda x: net(x)[3], device, bfloat16)
             critic = Critic(load_sight(device))
             return Judge(name, critic, critic.layout_of, device, bfloat16, critic.layout)
+        if name == "sight":
+            sight = load_sight(device)
+            return Judge(name, Connoisseur(sight), Critic(sight).layout_of, device, bfloat16)
         if teacher is None:
             raise UsageError(f"the judge {name!r} needs the teacher networks: name their folder with --teacher, or let the eye judge")
         nets = Teacher(teacher, exact=name == "teacher", padded=False).to(device).eval()
@@ -254,10 +257,12 @@ def motion_loss(painted: Tensor, other: Tensor, moved: tuple[int, int], border: 
 
 
 class Balance:
-    """The content's weight, steered so that the content distance stays at ``target`` (an integral controller)."""
+    """The content's weight, steered so that the content distance stays at ``target`` (an integral controller); at a ``pace`` of 0 it stays
+    what it is.
+    """
 
-    def __init__(self, target: float, weight: float = 0.4) -> None:
-        self.target = target
+    def __init__(self, target: float, weight: float = 0.4, pace: float = 0.05) -> None:
+        self.target, self.pace = target, pace
         self.memory = {"content_weight": weight}
 
     @property
@@ -269,5 +274,5 @@ class Balance:
         """The weight for the next step, after ``distance`` in this one; one that is not a number changes nothing."""
         if not math.isfinite(distance):
             return self.weight
-        self.memory["content_weight"] = min(10.0, max(0.05, self.weight * math.exp(0.05 * (distance - self.target))))
+        self.memory["content_weight"] = min(10.0, max(0.05, self.weight * math.exp(self.pace * (distance - self.target))))
         return self.weight

@@ -32,8 +32,9 @@ from scumble.train.loop import Recipe, fit
 
 RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log_every=20)
 
-CONTENT_TARGET = 0.6
-"""The content distance to hold on crops: about that of the generator untuned."""
+CONTENT_WEIGHT = 0.9
+"""What the content distance weighs, where style weighs 2. A distance to hold, as the generator is trained with, is not for single styles:
+one drawn on bare paper has more of it at the same price, and gave away style to come down to the others'."""
 
 
 class _Offset(nn.Module):
@@ -60,7 +61,7 @@ def tune(
     target: Sequence[tuple[Tensor, Tensor]],
     recipe: Recipe = RECIPE,
     *,
-    content_target: float = CONTENT_TARGET,
+    content_weight: float = CONTENT_WEIGHT,
     size: int = 256,
     batch: int = 2,
     earlier: Generator | None = None,
@@ -69,9 +70,9 @@ def tune(
     """``style`` with a tuning by which the installed generator paints ``photos`` in it better.
 
     Args:
-        judge: in whose features; the teacher is the better one, the eye needs nothing but this package.
+        judge: in whose features; the teacher is the best one, the sight and the eye need nothing but this package.
         target: what ``judge`` should measure: :func:`target_of_style` for the eye, else :func:`target_of_pictures`.
-        content_target: the content distance to hold, see :class:`~scumble.train.judge.Balance`.
+        content_weight: pulls towards the content's layout.
         size: side of the photographs' square crops in pixels.
         earlier: the generator that ``style`` has a tuning for, to go on from that: what is predicted now and what was then may differ.
         progress: called with (steps done, steps in all, loss).
@@ -83,7 +84,7 @@ def tune(
     vector = torch.from_numpy(style.vector)[None].to(device)
     target = [(mean.to(device), second.to(device)) for mean, second in target]
     wanted = None if style.texture is None else of_texture(torch.from_numpy(style.texture)[None].to(device))
-    balance = Balance(content_target, 0.8)
+    balance = Balance(0.0, content_weight, pace=0.0)
 
     def loss_of(model: nn.Module, rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         assert isinstance(model, _Offset)
@@ -101,16 +102,23 @@ def tune(
     return replace(style, tuning=Tuning(offset, generator_id()))
 
 
-def tune_by_eye(
-    style: Style, photos: Sequence[Picture], recipe: Recipe = RECIPE, progress: Callable[[int, int, float], None] | None = None
+def practise(
+    style: Style,
+    photos: Sequence[Picture],
+    pictures: Sequence[Picture] = (),
+    recipe: Recipe = RECIPE,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> Style:
-    """``style`` tuned on ``photos``, a handful will do, with nothing but what comes with this package: the eye judges.
+    """``style`` tuned on ``photos``, a handful will do, with nothing but what comes with this package.
 
-    UsageError if there are no photographs.
+    With the ``pictures`` that the style was made from the sight judges, which predicts VGG-19's features; what a Style holds by itself are
+    the eye's statistics, so without them the eye does. UsageError if there are no photographs.
     """
     if not photos:
         raise UsageError("tuning needs one photograph at least; got none")
-    return tune(style, crops_of(photos), Judge.named("eye"), target_of_style(style), recipe, progress=progress)
+    judge = Judge.named("sight" if pictures else "eye")
+    target = target_of_pictures(judge, pictures) if pictures else target_of_style(style)
+    return tune(style, crops_of(photos), judge, target, recipe, progress=progress)
 
 
 def target_of_style(style: Style) -> list[tuple[Tensor, Tensor]]:
