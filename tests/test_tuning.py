@@ -224,6 +224,19 @@ def test_the_sight_judges_where_the_picture_is_at_hand(photo: Picture, monkeypat
     assert chosen == ["eye", "sight"]
 
 
+def test_a_share_of_what_was_learnt_is_kept(photo: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    style = replace(Style.named(NAME), tuning=None)
+    settings = (tuning.crops_of([photo]), Judge.named("eye"), tuning.target_of_style(style), replace(tuning.RECIPE, steps=2))
+    kept: list[np.ndarray] = []
+    for share in (1.0, tuning.KEPT):
+        monkeypatch.setattr(tuning, "KEPT", share)
+        learnt = tuning.tune(style, *settings, size=64, batch=1).tuning
+        assert learnt is not None
+        kept.append(learnt.offset.astype(np.float32))
+    assert 0 < share < 1 and kept[0].any()
+    np.testing.assert_allclose(kept[1], share * kept[0], atol=1e-4)
+
+
 def test_photographs_there_must_be() -> None:
     with pytest.raises(UsageError, match="one photograph at least"):
         tuning.practise(Style.named(NAME), [])

@@ -33,9 +33,9 @@ MOVE = 7
 """Pixels by which a content is moved, at most, to see whether it is painted the same: a stride's worth."""
 
 STRUCTURE = 0.35
-"""What the structure distance weighs, where style weighs 2. It sees what the content distance, a mean over places and channels, does not: a
-dim cat or bridge whose parts no longer stand out from each other. Two styles tuned to (75 steps, 12 photographs): structure 0.61 and 0.56
-without, 0.53 and 0.45 at 0.3, at the same content and style."""
+"""What the structure distance weighs, where style weighs 2. It sees what the content distance, a mean over places and channels, does not:
+that parts stand out from each other. Two styles tuned to for 75 steps, without and at 0.3 (content, structure, style): 0.490, 0.614,
+0.570 and 0.476, 0.526, 0.574; 0.479, 0.559, 0.480 and 0.446, 0.458, 0.486."""
 
 BORDER = 32
 """Pixels at the edge of a crop, which training does not mirror, where the padding shows."""
