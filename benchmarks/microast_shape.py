@@ -11,6 +11,9 @@ Where the description leaves a choice we took the cheaper one for the yardstick:
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -75,6 +78,37 @@ def microast_shape(seed: int = 0) -> ModelProto:
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, "height", "width"]) for n in ("content", "painted")]
     graph = helper.make_graph(g.nodes, "microast_shape", ends[:1], ends[1:], g.initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+def in_pytorch(model: ModelProto) -> Callable[[np.ndarray], np.ndarray]:
+    """``model`` (1, 3, H, W) -> the same, run by PyTorch operator by operator, as the paper's own code is."""
+    import torch
+    from torch.nn import functional as F
+
+    constants = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
+    run = {
+        "Conv": lambda x, weight, bias, strides, group: F.conv2d(x, weight, bias, stride=strides, groups=group),
+        "Pad": lambda x, margins, mode: F.pad(x, [int(margins[2])] * 4, mode=mode.decode()),
+        "Relu": F.relu,
+        "Add": torch.add,
+        "InstanceNormalization": lambda x, gain, bias: F.instance_norm(x, weight=gain, bias=bias),
+        "Resize": lambda x, _roi, _scales, **_how: F.interpolate(x, scale_factor=2, mode="nearest"),
+        "Identity": lambda x: x,
+    }
+
+    def painted(content: np.ndarray) -> np.ndarray:
+        left = {"content": torch.from_numpy(content), "": torch.empty(0)}
+        uses = Counter(name for node in model.graph.node for name in node.input)
+        with torch.inference_mode():
+            for node in model.graph.node:
+                given = [constants[name] if name in constants else left[name] for name in node.input]
+                how = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+                left[node.output[0]] = run[node.op_type](*given, **how)
+                uses.subtract(node.input)
+                left = {name: tensor for name, tensor in left.items() if uses[name] or name == node.output[0]}  # as Python's scopes would
+        return left["painted"].numpy()
+
+    return painted
 
 
 def parameters(model: ModelProto) -> int:

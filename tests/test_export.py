@@ -75,9 +75,11 @@ def test_the_decoders(level):
 def test_the_generator():
     g = stored(Generator(), weight_path("generator.safetensors"))
     x, style = draw(1, 3, 40, 56), draw(1, g.shape.style, seed=1)
-    modulation = g.modulation(style, beyond=0.6)
-    assert (modulation - g.modulation(style)).abs().max() > 0.01
-    agree(run(weight_path("modulator.onnx"), style=style, beyond=torch.full((1, 1), 0.6))[0], modulation)
+    missed = draw(1, 736, seed=3) * 0.3
+    modulation = g.modulation(style, beyond=0.6, missed=missed)
+    assert (modulation - g.modulation(style, missed=missed)).abs().max() > 0.01
+    assert (modulation - g.modulation(style, beyond=0.6)).abs().max() > 0.01
+    agree(run(weight_path("modulator.onnx"), style=style, beyond=torch.full((1, 1), 0.6), missed=missed)[0], modulation)
     for freeze in (0.0, 0.3, 1.0):
         frozen = g.paint(draw(1, 3, 24, 24, seed=2), modulation)[1]
         share, inside = torch.full((g.statistics,), freeze), torch.tensor([1, 4, 0, 6])
@@ -99,7 +101,7 @@ def test_a_generator_of_another_shape(tmp_path):
     assert torch.equal(again.style_mean, g.style_mean)
     assert torch.equal(again.style_std, g.style_std)
     modulation = again.modulation(style)
-    agree(run(tmp_path / "modulator.onnx", style=style, beyond=torch.zeros(1, 1))[0], modulation)
+    agree(run(tmp_path / "modulator.onnx", style=style, beyond=torch.zeros(1, 1), missed=torch.zeros_like(style))[0], modulation)
     frozen = torch.zeros(1, g.statistics)
     feeds = {"freeze": torch.zeros(g.statistics), "inside": torch.tensor([0, 2, 0, 3])}
     painted, statistics = run(tmp_path / "generator.onnx", content=x, modulation=modulation, frozen=frozen, **feeds)

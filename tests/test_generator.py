@@ -225,7 +225,7 @@ def test_every_parameter_learns():
     g = net()
     style = draw(2, g.shape.style).abs()
     torch.nn.init.normal_(g.beyond[1].weight, std=0.01)  # at 0, what lies before it learns from the second step on
-    g.paint(torch.rand(2, 3, 32, 32), g.modulation(style, beyond=0.5))[0].square().mean().backward()
+    g.paint(torch.rand(2, 3, 32, 32), g.modulation(style, beyond=0.5, missed=style))[0].square().mean().backward()
     idle = [name for name, p in g.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     # a bias before a normalisation is taken away again by its mean
     assert all(name.endswith("bias") for name in idle), idle

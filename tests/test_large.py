@@ -103,7 +103,7 @@ def test_reduced_is_the_whole_made_smaller(tmp_path):
 
 def brush(painter, detail):
     return painter.brush(
-        strength=1.0, method="generator", style_scale=3.0, quality="draft", steps=None, encoder="eye", detail=detail,
+        strength=1.0, method="generator", style_scale=3.0, quality="good", steps=None, encoder="eye", detail=detail,
         statistics="thumbnail", memory=None, progress=None, preview=None,
     )  # fmt: skip
 

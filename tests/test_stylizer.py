@@ -78,6 +78,26 @@ def test_strength_above_1_is_nearer_to_the_style_and_further_from_the_content() 
         assert most.style < 0.95 * once.style and more.style < once.style
 
 
+def test_a_look_at_the_draft_brings_it_nearer_to_the_style() -> None:
+    contents = [astronaut(256), photograph(240, 320)]
+    for source in (Style.named("starry-night"), Style(Style.named("irises").levels), Style.named("young-hare")):
+        for content in contents:
+            far = {}
+            for quality in ("draft", "good"):
+                painted = painter(content, source, quality=quality)
+                own = Style.of_pixels(painted.pixels, painter.engine).vector
+                far[quality] = np.linalg.norm(own - source.vector)
+            assert far["good"] < far["draft"]
+
+
+def test_a_draft_is_one_pass_and_what_it_missed_is_the_rest(style: Style) -> None:
+    content, engine = photograph(64, 80), painter.engine
+    draft = painter(content, style, quality="draft").pixels
+    np.testing.assert_array_equal(draft, engine.paint(content.pixels, style.modulation(engine))[0])
+    own = Style.of_pixels(draft, engine).vector
+    np.testing.assert_allclose(own + style.missed_in(content.pixels, engine), style.vector, atol=1e-3)
+
+
 def test_the_same_again(style: Style) -> None:
     content = photograph(50, 41)
     for method in METHODS:

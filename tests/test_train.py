@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="training needs the torch extra")
 from scumble.cli import run  # noqa: E402
 from scumble.errors import InputError, UsageError  # noqa: E402
 from scumble.nets.eye import Eye  # noqa: E402
-from scumble.nets.finish import autocovariances  # noqa: E402
+from scumble.nets.finish import autocovariances, finish  # noqa: E402
 from scumble.nets.generator import Generator, Shape  # noqa: E402
 from scumble.train import data, decoder, generator, judge, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
@@ -166,6 +166,29 @@ def test_strengths_above_1_are_trained_and_nothing_else(pack: Path, eye: Eye, tm
     assert (start.modulation(style, beyond=1.0) - trained.modulation(style, beyond=1.0)).abs().max() > 1e-4
 
 
+def test_how_far_a_look_goes_is_trained_and_nothing_else(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(generator.RECIPE, steps=3, warm_up=1, log_every=1, ema=0.0)
+    start = seeded_generator()
+    trained = generator.train_generator(
+        pack, eye, tmp_path, recipe, start=seeded_generator(), size=64, batch=2, warm_steps=0, only_look=True
+    )
+    after = trained.state_dict()
+    for name, before in start.state_dict().items():
+        assert torch.equal(before, after[name]) is (name != "look"), name
+    style = torch.rand(2, 736)
+    assert torch.equal(start.modulation(style), trained.modulation(style))
+    assert (start.modulation(style, missed=style) - trained.modulation(style, missed=style)).abs().max() > 1e-5
+
+
+def test_what_was_missed_is_the_style_less_the_paintings_own(eye: Eye) -> None:
+    net, x, vectors = seeded_generator(), torch.rand(1, 3, 96, 96), torch.rand(1, 736)
+    wanted = autocovariances(torch.rand(1, 3, 64, 64))
+    missed = generator.missed_in(net, eye, x, vectors, wanted)
+    with torch.no_grad():
+        painted = finish(net.paint(x, net.modulation(vectors))[0], wanted)[0].clamp(0, 1)[:, :, 24:-24, 24:-24]
+        torch.testing.assert_close(missed + generator.style_vector(eye(painted)), vectors, atol=1e-4, rtol=1e-4)
+
+
 def seeded_generator() -> Generator:
     torch.manual_seed(3)
     return Generator(SMALL)
@@ -176,8 +199,11 @@ def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
         generator.train_generator(pack, eye, tmp_path, judge="teachr")
     with pytest.raises(UsageError, match="needs the teacher networks"):
         generator.train_generator(pack, eye, tmp_path, judge="teacher")
-    with pytest.raises(UsageError, match="add --go-on"):
-        generator.train_generator(pack, eye, tmp_path, only_beyond=True)
+    for only in ({"only_beyond": True}, {"only_look": True}):
+        with pytest.raises(UsageError, match="add --go-on"):
+            generator.train_generator(pack, eye, tmp_path, **only)
+    with pytest.raises(UsageError, match="give one of them"):
+        generator.train_generator(pack, eye, tmp_path, only_beyond=True, only_look=True)
 
 
 def test_style_distance_is_relative_and_zero_for_itself() -> None:

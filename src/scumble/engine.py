@@ -144,13 +144,15 @@ class Engine:
         """Names the generator's weights: what was tuned for one does not fit another."""
         return self._generator.get_modelmeta().custom_metadata_map["id"]
 
-    def modulation(self, style_vector: Array, offset: Array | None = None, beyond: float = 0.0) -> Array:
+    def modulation(self, style_vector: Array, offset: Array | None = None, beyond: float = 0.0, missed: Array | None = None) -> Array:
         """Style vector (736,) -> what it sets in the generator: gains, biases, mixing matrices, kernels (M,).
 
         ``offset`` (T,) is added to all of that but the mixing matrices, which lie in the middle. ``beyond`` in [0, 1] is by how much the
-        strength is above 1.
+        strength is above 1. ``missed`` (736,) is by how much a painting fell short of the style vector.
         """
-        feeds = {"style": style_vector[None].astype(np.float32), "beyond": np.full((1, 1), beyond, np.float32)}
+        short = np.zeros_like(style_vector) if missed is None else missed
+        feeds = {"style": style_vector, "beyond": np.full(1, beyond), "missed": short}
+        feeds = {name: value[None].astype(np.float32) for name, value in feeds.items()}
         found: Array = _run(self._modulator, feeds)[0][0]
         if offset is not None:
             first = 2 * sum(self.norms)

@@ -21,6 +21,7 @@ from scumble.errors import InputError, UsageError
 from scumble.mask import Mask
 from scumble.picture import Picture
 from scumble.style import Blend, Style, is_name, pictures_in
+from scumble.stylizer import QUALITIES
 
 if TYPE_CHECKING:
     from scumble.stylizer import Stylizer
@@ -51,7 +52,7 @@ class Request:
     def refines(self) -> bool:
         """Whether pixels are optimised after the first pass."""
         steps = self.settings["steps"]
-        return self.settings["strength"] > 0 and (steps > 0 if steps is not None else self.settings["quality"] != "draft")
+        return self.settings["strength"] > 0 and (QUALITIES.get(self.settings["quality"], 0) if steps is None else steps) > 0
 
     def open_styles(self, painter: Stylizer) -> list[Style | str]:
         """The styles, encoded once; but where a refinement has to see a style itself, its path.

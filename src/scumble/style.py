@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -118,7 +118,7 @@ class Style:
     @property
     def vector(self) -> NDArray[np.float32]:
         """Mean and standard deviation of every channel, level by level: (736,), what the generator is steered by."""
-        return np.concatenate([part for m in self.levels for part in (m.mean, m.std)]).astype(np.float32)
+        return _vector((m.mean, m.std) for m in self.levels)
 
     @property
     def digest(self) -> str:
@@ -133,19 +133,28 @@ class Style:
             whole.update(self.texture.tobytes())
         return whole.hexdigest()
 
-    def modulation(self, engine: Engine, strength: float = 1.0) -> NDArray[np.float32]:
+    def modulation(self, engine: Engine, strength: float = 1.0, missed: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """What the style sets in the generator (M,): predicted from its statistics, and what it was tuned by; then its texture (T,).
 
         From 1 to 2 it depends on the ``strength``, and is all that does; below 1 it is that of 1, to be mixed with the content's own.
-        A tuning for other weights than the ``engine`` has is left out, with one warning.
+        ``missed`` (736,) is what :meth:`missed_in` found. A tuning for other weights than the ``engine`` has is left out, with one warning.
         """
         offset, beyond = None, max(0.0, strength - 1.0)
         if self.tuning is not None and self.tuning.generator == engine.generator_id:
             offset = self.tuning.offset.astype(np.float32)
         elif self.tuning is not None:
             _say_stale(self.name or "given")
-        net = engine.modulation(self.vector, offset, beyond)
+        net = engine.modulation(self.vector, offset, beyond, missed)
         return net if self.texture is None else np.concatenate([net, self.texture])
+
+    def missed_in(self, pixels: NDArray[np.float32], engine: Engine) -> NDArray[np.float32]:
+        """By how much (H, W, 3) in [0, 1], painted in one pass, falls short of :attr:`vector` (736,): what a second pass can mend.
+
+        The style alone does not say how it will come out on a picture: a sky keeps less of it than a market. A step back to look is what
+        an optimiser does all the time; how far to go for what is missing the net has learnt (``look`` in :mod:`scumble.nets.generator`).
+        """
+        painted = engine.paint(pixels, self.modulation(engine))[0]
+        return self.vector - _vector((t.mean((1, 2)), t.std((1, 2))) for t in engine.eye(painted))
 
     def __mul__(self, weight: float) -> Blend:
         return Blend(((float(weight), self),))
@@ -244,6 +253,10 @@ def blended_tuning(terms: Sequence[tuple[float, Style]]) -> Tuning | None:
     total = sum(weight for weight, _ in terms)
     shares = [np.float32(weight / total) * t.offset.astype(np.float32) for weight, t in tuned if t.generator == generator]
     return Tuning(np.sum(shares, axis=0).astype(np.float16), generator)
+
+
+def _vector(levels: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> NDArray[np.float32]:
+    return np.concatenate([part for mean_and_std in levels for part in mean_and_std]).astype(np.float32)
 
 
 def toward(modulation: NDArray[np.float32], other: NDArray[np.float32], share: float) -> NDArray[np.float32]:

@@ -30,7 +30,8 @@ Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
 
 METHODS = ("generator", *FUSION_METHODS)
-QUALITIES = ("draft", "fine", "best")
+QUALITIES = {"draft": 0, "good": 0, "fine": 25, "best": 75}
+"""Steps by which pixels are optimised in the end. A draft is painted in one pass; for the others that is looked at and painted anew."""
 LARGEST = 1.5
 """Without a style scale, pictures are painted at their own size up to this many times the reference, larger ones at that:
 above it strokes would get finer and finer until the eye sees none."""
@@ -67,7 +68,7 @@ class Stylizer:
         style_scale: float | None = None,
         keep_color: float = 0.0,
         mask: Mask | Sequence[Mask] | None = None,
-        quality: str = "draft",
+        quality: str = "good",
         steps: int | None = None,
         encoder: str = "eye",
         size: int | None = None,
@@ -87,7 +88,8 @@ class Stylizer:
                 the work has when both pictures are equally large. None: the brush's own width in pixels, for pictures up to 1080² pixels.
             keep_color: 0 takes the style's colours, 1 keeps the content's (in OKLab: only lightness is painted).
             mask: white is painted, black stays; with several, each is painted with its own style.
-            quality: ``draft`` is one pass; ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
+            quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
+                nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
             steps: how many steps of that, in place of ``quality``'s.
             encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`. The eye
                 sees more of a style that is a picture or a folder than of a Style, a name or a blend, which are but statistics.
@@ -159,7 +161,7 @@ class Stylizer:
             raise UsageError(unknown("statistics", statistics, tiling.STATISTICS))
         budget = MEMORY if memory is None else memory
         refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
-        return Brush(method, strength, style_scale, detail, statistics, budget, refine)
+        return Brush(method, strength, style_scale, quality != "draft", detail, statistics, budget, refine)
 
     def _paint(self, pixels: Array, source: StyleLike, brush: Brush) -> Array:
         """Paint at the working size, refine there, come back to the picture's own."""
@@ -180,7 +182,8 @@ class Stylizer:
             return tiling.Layer(small, painted)
         local = tiling.freeze(
             self.engine, small, self.style(source),
-            method=brush.method, strength=brush.strength, statistics=brush.statistics, sweeps=sweeps, memory=brush.memory,
+            method=brush.method, strength=brush.strength, look=brush.look, statistics=brush.statistics, sweeps=sweeps,
+            memory=brush.memory,
         )  # fmt: skip
         return tiling.Layer(small, painted, local)
 
@@ -199,9 +202,9 @@ class Stylizer:
     def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
         """None if there is not enough memory, after all."""
         try:
-            painted = self._draft(small, style, brush.method, brush.strength)
+            painted = self._pass(small, style, brush, brush.strength)
             if brush.strength < 1:
-                painted = give_back(painted, small, self._draft(small, style, brush.method, 0.0), brush.strength)
+                painted = give_back(painted, small, self._pass(small, style, brush, 0.0), brush.strength)
         except Exception as error:
             if not tiling.is_out_of_memory(error):
                 raise
@@ -215,16 +218,18 @@ class Stylizer:
         shrink = min(1.0, (most / (height * width)) ** 0.5)
         thumbnail = resize(small, max(1, round(height * shrink)), max(1, round(width * shrink)))
         local = tiling.freeze(
-            self.engine, thumbnail, style, method=brush.method, strength=brush.strength, statistics=brush.statistics,
+            self.engine, thumbnail, style,
+            method=brush.method, strength=brush.strength, look=brush.look, statistics=brush.statistics,
             sweeps=lambda tile: tiling.sweep_over(small, tile, tiling.reach(brush.method)), memory=memory,
         )  # fmt: skip
         return tiling.paint(local, small, local.side_within(memory))
 
-    def _draft(self, pixels: Array, style: Style, method: str, strength: float) -> Array:
-        """One pass of ``method``, as the nets give it."""
-        if method != "generator":
-            return cascade.paint(self.engine, pixels, style, method=method, strength=strength)[0]
-        modulation = style.modulation(self.engine, strength)
+    def _pass(self, pixels: Array, style: Style, brush: Brush, strength: float) -> Array:
+        """Painted as the nets give it, after a look where the brush wants that."""
+        if brush.method != "generator":
+            return cascade.paint(self.engine, pixels, style, method=brush.method, strength=strength)[0]
+        missed = style.missed_in(pixels, self.engine) if brush.look and strength > 0 else None
+        modulation = style.modulation(self.engine, strength, missed)
         if strength < 1.0:
             own = Style.of_pixels(pixels, self.engine).modulation(self.engine)
             modulation = toward(own, modulation, strength)
@@ -251,6 +256,8 @@ class Brush:
     method: str
     strength: float
     style_scale: float | None
+    look: bool
+    """Whether what a first painting lacks of the style is looked for."""
     detail: str
     statistics: str
     memory: int
@@ -272,10 +279,11 @@ class _Refinement:
 
     def __call__(self, painted: Array, content: Array, style: Style, pictures: Callable[[], list[Array]]) -> Array:
         """``pictures`` gives the style's own pixels, or none if only ``style`` is at hand, which is measured in the eye's own channels."""
-        if self.steps == 0 or (self.steps is None and self.quality == "draft"):
+        steps = QUALITIES[self.quality] if self.steps is None else self.steps
+        if steps == 0:
             return painted
         try:
-            from scumble.nets.refine import QUALITY, device_for, refine, style_statistics
+            from scumble.nets.refine import device_for, refine, style_statistics
             from scumble.nets.sight import Connoisseur, Critic, load_sight
             from scumble.nets.vgg import load_encoder
         except ImportError as e:
@@ -288,7 +296,6 @@ class _Refinement:
         judge = Connoisseur if seen else Critic
         encoder = judge(load_sight(device)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
         statistics = style_statistics(encoder, seen) if seen else style.levels
-        steps = QUALITY[self.quality] if self.steps is None else self.steps
         return refine(
             painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
         ).pixels

@@ -66,13 +66,15 @@ def test_a_text_is_never_a_path(service, tmp_path, brushwork):
             service.style(text)
 
 
-@pytest.mark.parametrize("settings", [{}, {"strength": 0.6}, {"strength": 1.5}, {"keep_color": 0.7}, {"method": "adain"}, {"strength": 0}])
-def test_a_preview_is_the_draft_itself_where_it_is_painted_at_full_size(service, picture, settings):
+@pytest.mark.parametrize(
+    "settings", [{}, {"quality": "draft"}, {"strength": 0.6}, {"strength": 1.5}, {"keep_color": 0.7}, {"method": "adain"}, {"strength": 0}]
+)
+def test_a_preview_is_the_painting_itself_where_it_is_painted_at_full_size(service, picture, settings):
     # to 2 of 255 steps: nothing differs but the order of sums
     key = service.keep(picture)
     preview = service.preview(key, WAVE, settings)
-    drafted = service.paint(service.content(key), WAVE, settings)
-    assert np.abs(preview.pixels - drafted.pixels).max() < 2 / 255
+    painted = service.paint(service.content(key), WAVE, settings)
+    assert np.abs(preview.pixels - painted.pixels).max() < 2 / 255
 
 
 def test_a_preview_of_a_large_picture_resembles_the_reduced_result(service):

@@ -34,7 +34,7 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
         visitor.slide("brush", 2)
     assert not visitor.page.locator("#sc-natural input").is_checked()  # who moves the slider means it
     visitor.paint()
-    assert visitor.note.startswith("480 × 360 · draft")
+    assert visitor.note.startswith("480 × 360 · good")
     target = visitor.download(tmp_path)
     assert target.name == "holiday-photo-great-wave.png"
     painted, recipe = Picture.open(target), read_recipe(target)
@@ -146,7 +146,7 @@ def test_a_refinement_shows_how_it_gets_on_and_stops_with_its_best(visit, small_
     page = visitor.page
     visitor.open(small_file)
     page.click("#sc-quality label:has-text('Best')")
-    page.wait_for_function("document.querySelector('.sc-note').textContent === 'Preview of the first pass'")
+    page.wait_for_function("document.querySelector('.sc-note').textContent === 'Preview, before refining'")
     page.click("#sc-paint")
     page.wait_for_function("document.querySelector('.sc-note').textContent === 'Not done yet'")  # a preview that improves
     page.wait_for_function("document.querySelector('#sc-status progress')?.value > 0")

@@ -75,7 +75,7 @@ def test_a_painting_is_what_the_library_paints_and_says_how_it_was_made(sitting,
     wanted = Stylizer(threads=service.settings.threads)(Picture.open(data), blend, strength=0.7, keep_color=0.3)
     assert np.array_equal(Picture.open(painting.path).to_array(), wanted.to_array())
     assert painting.path.name == "so-la-la-irises-great-wave.png"
-    assert painting.title == "Irises + The Great Wave off Kanagawa" and painting.note.startswith("64 × 48 · draft")
+    assert painting.title == "Irises + The Great Wave off Kanagawa" and painting.note.startswith("64 × 48 · good")
     recipe = read_recipe(painting.path)
     assert recipe["content"]["path"] == "so la la.png" and recipe["settings"]["strength"] == 0.7
     assert [(term["weight"], term["name"]) for term in recipe["styles"][0]] == [(0.5, "irises"), (0.5, "great-wave")]

@@ -85,7 +85,11 @@ def stylize(
         str | None, typer.Option(metavar="METHOD", help="generator (one pass), or how features are fused: linear, adain, wct, ot.")
     ] = None,
     quality: Annotated[
-        str | None, typer.Option(metavar="QUALITY", help="draft is one pass; fine and best then optimise the pixels (needs PyTorch).")
+        str | None,
+        typer.Option(
+            metavar="QUALITY",
+            help="draft is one pass, good a second after a look at it; fine and best then optimise the pixels (needs PyTorch).",
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps of that, in place of --quality.")] = None,
     encoder: Annotated[

@@ -196,6 +196,9 @@ def train_generator(
     ] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Start from the generator of --weights (or the installed one).")] = False,
     only_beyond: Annotated[bool, typer.Option("--only-beyond", help="Train strengths above 1 and leave the rest as it is.")] = False,
+    only_look: Annotated[
+        bool, typer.Option("--only-look", help="Train how a second painting mends the first, and leave the rest as it is.")
+    ] = False,
     content_target: ContentTarget = None,
     cache: Annotated[int | None, typer.Option(metavar="N", help="See so many style crops once and keep their statistics.")] = None,
     style_size: StyleSize = None,
@@ -222,7 +225,7 @@ def train_generator(
 
     eye = _eye(weights)
     more = _given(judge=judge, size=size, batch=batch, device=device, content_target=content_target, cache=cache, bfloat16=bfloat16)
-    more |= _given(style_size=style_size, works=works, only_beyond=only_beyond)
+    more |= _given(style_size=style_size, works=works, only_beyond=only_beyond, only_look=only_look)
     if go_on:
         more |= {"start": export.load_generator(_weights_at(weights, "generator.safetensors")), "warm_steps": 0}
     if pairs is not None and teacher is not None:

@@ -204,6 +204,8 @@ class Generator(nn.Module):
             if c.bias is not None:
                 nn.init.zeros_(c.bias)
         nn.init.xavier_normal_(self.up2.weight, gain=0.5)
+        self.look = nn.Parameter(torch.full((s.style,), 0.6))
+        """How far to go, for each number of a style vector, for what a painting missed of it."""
         self.beyond = nn.Sequential(nn.Linear(s.hidden, s.beyond, bias=False), nn.Linear(s.beyond, s.hidden))
         for p in self.beyond[1].parameters():  # strength changes nothing at first
             nn.init.zeros_(p)
@@ -227,12 +229,15 @@ class Generator(nn.Module):
         """Length of the statistics vector: mean and variance of every normalised channel."""
         return 2 * sum(self.norms)
 
-    def modulation(self, style: Tensor, offset: Tensor | None = None, beyond: Tensor | float = 0.0) -> Tensor:
+    def modulation(self, style: Tensor, offset: Tensor | None = None, beyond: Tensor | float = 0.0, missed: Tensor | None = None) -> Tensor:
         """Style vectors (N, 736), mean then standard deviation level by level -> gains, biases, mixing matrices and kernels (N, M).
 
         ``offset`` (N, T) is what was learnt for a style in addition, see :mod:`scumble.train.tuning`. ``beyond`` in [0, 1], a number
-        or (N, 1), is by how much the strength is above 1: the content counts for less then, as it did in training.
+        or (N, 1), is by how much the strength is above 1: the content counts for less then, as it did in training. ``missed`` (N, 736) is
+        the style vector less that of a picture painted without it: the second painting comes out closer.
         """
+        if missed is not None:
+            style = style + self.look * missed
         z = ((style - self.style_mean) / self.style_std).clamp(-6, 6)
         z = F.relu(self.style1(z))
         z = F.relu(self.style2(z) + PACE * beyond * self.beyond(z))

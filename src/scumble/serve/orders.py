@@ -56,7 +56,7 @@ class Options(BaseModel):
     keep_color: float = Field(_DEFAULTS["keep_color"], description="How much of the input's colours stays.", json_schema_extra=_known(0, 1))
     quality: str = Field(
         _DEFAULTS["quality"],
-        description="draft is one pass; fine and best go on to optimise.",
+        description="draft is one pass, good a second after a look at it; fine and best go on to optimise.",
         json_schema_extra={"enum": list[Any](QUALITIES)},
     )
     steps: int | None = Field(

@@ -149,10 +149,11 @@ class Previewer:
     def _painted(self, place: tuple[Any, ...], kept: Kept, content: Picture, style: Style, settings: Mapping[str, Any]) -> Array:
         """The content painted at the working size and brought to its own; where that is larger, as :class:`~scumble.tiling.Layer`."""
         method, strength, size = settings["method"], settings["strength"], place[-2:]
+        look = method == "generator" and settings["quality"] != "draft"
 
         def paint() -> Array:
             pixels = self._pixels(place, kept)
-            painted = self._draft(place, pixels, style, method, strength)
+            painted = self._pass(place, pixels, style, method, strength, look)
             if size == content.size:
                 return painted
             painted = _resized_quickly(painted, *content.size)
@@ -161,13 +162,14 @@ class Previewer:
             detail = self._derived.get((*place, "detail"), lambda: content.pixels - _resized_quickly(pixels, *content.size))
             return np.clip(painted + detail, 0.0, 1.0)
 
-        return self._derived.get((*place, "painted", method, strength, style.digest), paint)
+        return self._derived.get((*place, "painted", method, look, strength, style.digest), paint)
 
-    def _draft(self, place: tuple[Any, ...], pixels: Array, style: Style, method: str, strength: float) -> Array:
-        """As the Stylizer paints a draft, with what depends on the content alone kept; a test holds both together."""
+    def _pass(self, place: tuple[Any, ...], pixels: Array, style: Style, method: str, strength: float, look: bool) -> Array:
+        """As the Stylizer paints before it refines, with what no control changes kept; a test holds both together."""
         engine = self.painter.engine
         if method == "generator":
-            modulation = style.modulation(engine, strength)
+            missed = self._derived.get((*place, "missed", style.digest), lambda: style.missed_in(pixels, engine)) if look else None
+            modulation = style.modulation(engine, strength, missed)
             if strength < 1.0:
                 own = self._derived.get((*place, "own"), lambda: self._own(pixels))
                 modulation = toward(own, modulation, strength)

@@ -138,6 +138,7 @@ def freeze(
     *,
     method: str = "generator",
     strength: float = 1.0,
+    look: bool = False,
     statistics: str = "thumbnail",
     sweeps: Callable[[int], Sweep],
     memory: float,
@@ -149,6 +150,7 @@ def freeze(
 
     Args:
         thumbnail: (h, w, 3) in [0, 1]; the picture itself where it is held whole.
+        look: paint it once to see what that lacks of the style, see :meth:`~scumble.style.Style.missed_in`.
         sweeps: sweeps over the full picture, for ``exact``, in tiles of a side.
         memory: bytes that one tile may take in them.
     """
@@ -163,7 +165,7 @@ def freeze(
         ]
         weights = [1.0, strength - 1]
         return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
-    modulations = [(1.0, style.modulation(engine, strength))]
+    modulations = [(1.0, style.modulation(engine, strength, style.missed_in(thumbnail, engine) if look else None))]
     if strength < 1:
         own = Style.of_pixels(thumbnail, engine).modulation(engine)
         modulations = [(1.0, toward(own, modulations[0][1], strength)), (strength - 1, own)]

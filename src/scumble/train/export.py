@@ -48,8 +48,8 @@ class _Modulator(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, style: Tensor, beyond: Tensor) -> Tensor:
-        return self.generator.modulation(style, beyond=beyond)
+    def forward(self, style: Tensor, beyond: Tensor, missed: Tensor) -> Tensor:
+        return self.generator.modulation(style, beyond=beyond, missed=missed)
 
 
 class _SelfContained(nn.Module):
@@ -92,14 +92,15 @@ def load_generator(path: Path = FOLDER / "generator.safetensors") -> Generator:
 def generator_id(path: Path = FOLDER / "generator.safetensors") -> str:
     """Names the weights in a file: what was tuned for some fits no others.
 
-    But for those that count above strength 1 alone: they can be trained anew (``--only-beyond``) and all tunings stay.
+    But for those that a first painting at strength 1 does not need: they can be trained anew (``--only-beyond``, ``--only-look``) and all
+    tunings stay.
     """
     from safetensors import safe_open
 
     digest = hashlib.sha256()
     with safe_open(os.fspath(path), framework="np") as f:
         for name in sorted(f.keys()):
-            if not name.startswith("beyond."):
+            if not name.startswith("beyond.") and name != "look":
                 # + 0: a moving average that goes on from -0.0 has 0.0 there, and that must not be another net
                 digest.update(name.encode() + (f.get_tensor(name) + 0).tobytes())
     return digest.hexdigest()[:16]
@@ -173,7 +174,7 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
     """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``, and what :func:`export_finish` writes.
 
     The first takes content, modulation, frozen, freeze, inside and gives painted, statistics, see
-    :meth:`~scumble.nets.generator.Generator.paint`; the second style, beyond and gives modulation, see ``modulation`` there.
+    :meth:`~scumble.nets.generator.Generator.paint`; the second style, beyond, missed and gives modulation, see ``modulation`` there.
     Metadata: ``norms`` are the channels of the first one's normalised places, ``id`` is
     :func:`generator_id`.
     """
@@ -193,7 +194,8 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
         ["content", "painted"],
         {"norms": " ".join(map(str, generator.norms)), "id": generator_id(folder / "generator.safetensors")},
     )
-    _onnx(_Modulator(generator), (style, torch.zeros(1, 1)), folder / "modulator.onnx", ["style", "beyond"], ["modulation"], [])
+    given = (style, torch.zeros(1, 1), torch.zeros_like(style))
+    _onnx(_Modulator(generator), given, folder / "modulator.onnx", ["style", "beyond", "missed"], ["modulation"], [])
     export_finish(folder)
 
 

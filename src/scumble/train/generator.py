@@ -7,7 +7,7 @@ it is cheated: at an eye's style distance of 0.55 the teacher saw 0.89.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from scumble.errors import UsageError
 from scumble.nets.eye import Eye
-from scumble.nets.finish import Autocovariance, autocovariances, joined
-from scumble.nets.generator import Generator, Shape
+from scumble.nets.finish import Autocovariance, autocovariances, finish, joined
+from scumble.nets.generator import MARGIN, Generator, Shape
 from scumble.train.data import Crops, read_pictures, recolored
 from scumble.train.judge import Balance, Judge, Views, painting_loss
 from scumble.train.loop import Recipe, fit, seeded, step_generator
@@ -50,6 +50,17 @@ def style_vector(taps: list[Tensor]) -> Tensor:
         mean = flat.mean(2)
         parts += [mean, (flat.square().mean(2) - mean.square()).clamp_min(0).sqrt()]
     return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def missed_in(model: Generator, eye: nn.Module, x: Tensor, vectors: Tensor, wanted: Sequence[Autocovariance]) -> Tensor:
+    """By how much ``x`` (N, 3, H, W), painted and finished, falls short of the style ``vectors`` (N, 736).
+
+    Crops are not mirrored at the edge as pictures are; what shows there is left out.
+    """
+    painted = finish(model.paint(x, model.modulation(vectors))[0], wanted)[0].clamp(0, 1)
+    inner = painted[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last)
+    return vectors - style_vector(eye(inner))
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,7 @@ def train_generator(
     cache: int = 0,
     content_target: float = 0.7,
     only_beyond: bool = False,
+    only_look: bool = False,
     device: str = "cpu",
     bfloat16: bool = False,
     validate: Callable[[Generator, Eye], Mapping[str, float]] | None = None,
@@ -137,11 +149,14 @@ def train_generator(
             0 draws all of them anew in every step, the better choice on a GPU.
         content_target: the content distance to hold, see :class:`Balance`; on crops of 128 pixels it is 1.6 times that on whole pictures.
         only_beyond: move nothing but what a strength above 1 changes in ``start``; at 1 and below the net paints as before.
+        only_look: move nothing but how far ``start`` goes for what its first painting missed; that painting stays as it is.
         bfloat16: networks (not losses) in bfloat16: on GPUs, and on processors that have it, a third less time.
         validate: called with the moving average and the eye; see :meth:`scumble.train.validation.Pairs.validate`.
     """
-    if only_beyond and start is None:
-        raise UsageError("strengths above 1 are trained for a generator that paints already: add --go-on to --only-beyond")
+    if only_beyond and only_look:
+        raise UsageError("--only-beyond and --only-look leave each other nothing to train; give one of them")
+    if (only_beyond or only_look) and start is None:
+        raise UsageError("--only-beyond and --only-look are for a generator that paints already: add --go-on")
     last = torch.channels_last
     eye = eye.to(device).eval().requires_grad_(False).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     watching = Judge.named(judge, teacher_folder, device, bfloat16, eye)
@@ -156,9 +171,10 @@ def train_generator(
     if start is None:
         generator.style_mean, generator.style_std = _standardise(eye, styles, style_size)
     # above strength 1 nothing steers it: it stays where that of a net trained to its end came to rest
-    balance = Balance(content_target, 0.62) if only_beyond else Balance(content_target)
+    balance = Balance(content_target, 0.62 if only_beyond else 0.9 if only_look else 0.4)
+    generator.requires_grad_(not (only_beyond or only_look))
+    generator.look.requires_grad_(only_look)  # nothing else makes a second painting
     if only_beyond:
-        generator.requires_grad_(False)
         generator.beyond.requires_grad_(True)
 
     def picture(rng: torch.Generator) -> Tensor:
@@ -192,8 +208,8 @@ def train_generator(
             return 4 * l1 + over, {"identity": l1.detach(), "over": over.detach()}
         # every third step one of the batch is asked for itself, without which strength 0 has nothing to stand on, and every third all
         # for more than strength 1
-        same = int(step % 3 == 1 and not only_beyond)
-        beyond = float(torch.rand((), generator=rng)) if step % 3 == 2 or only_beyond else 0.0
+        same = int(step % 3 == 1 and not only_beyond and not only_look)
+        beyond = float(torch.rand((), generator=rng)) if (step % 3 == 2 and not only_look) or only_beyond else 0.0
         lesson = kept.batch(batch - same, rng, step) if kept else drawn(batch - same, rng)
         with torch.no_grad():
             own = [style_vector(eye(x[:same]))] if same else []
@@ -201,7 +217,9 @@ def train_generator(
             if same:
                 wanted = joined(autocovariances(x[:same]), wanted)
         noise = torch.randn(lesson.vector.shape, generator=rng).to(device) * NOISE * model.style_std
-        modulation = model.modulation(torch.cat([*own, lesson.vector + noise]), beyond=beyond)
+        vectors = torch.cat([*own, lesson.vector + noise])
+        missed = missed_in(model, eye, x, vectors, wanted) if only_look else None
+        modulation = model.modulation(vectors, beyond=beyond, missed=missed)
         ease = (1 + beyond) ** EASE
         loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, wanted, balance, same, ease)
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())

@@ -189,7 +189,7 @@ class Desk:
             return _stage(error=sentence(error)), share, download
         if not sitting.is_latest(turn):
             return gr.skip(), gr.skip(), gr.skip()
-        note = "Preview" if sitting.look.settings["quality"] == "draft" else "Preview of the first pass"
+        note = "Preview, before refining" if sitting.refines() else "Preview"
         return _stage(after=shown(painted), note=note, error=""), share, download
 
     @seated

@@ -17,7 +17,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """For every event: what is going on the page says itself, and programs have an API of their own."""
 LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
 """For what is moved: of all that happens while a preview is painted, only the last counts."""
-_QUALITY = {"draft": "Draft", "fine": "Fine", "best": "Best"}
+_QUALITY = {"draft": "Draft", "good": "Good", "fine": "Fine", "best": "Best"}
 _METHOD = {
     "generator": "One trained network",
     "linear": "Sum of features",
@@ -92,7 +92,7 @@ def _close(sitting: Sitting | None) -> None:
 def _quality() -> gr.Radio:
     refines = find_spec("torch") is not None
     return gr.Radio(
-        [(_QUALITY[name], name) for name in QUALITIES if refines or name == "draft"],
+        [(_QUALITY[name], name) for name, steps in QUALITIES.items() if refines or not steps],
         value=defaults()["quality"],
         label="Quality",
         info=None if refines else "Fine and best need PyTorch on the server",

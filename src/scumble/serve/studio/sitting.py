@@ -230,7 +230,7 @@ class Sitting:
             number = self._painted
         place = self.place(str(number)) / self._target(content.name, look, format)
         painted.save(place, recipe=recipe)
-        note = f"{painted.width} × {painted.height} · {look.settings.get('quality', 'draft')} · {time.monotonic() - began:.1f} s"
+        note = f"{painted.width} × {painted.height} · {self.service.complete(settings)['quality']} · {time.monotonic() - began:.1f} s"
         note += f" · stopped after {steps[0]} of {steps[1]} steps" if cut else ""
         painting = Painting(
             number, content, place, look, format, self._title(look), note, shown(fitted(painted, SIDE)), shown(fitted(painted, THUMBNAIL))
