@@ -161,7 +161,8 @@ def test_pyramid_is_exact_and_stays_in_range():
         x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         pyramid = module._Pyramid(x, 5)
         torch.testing.assert_close(pyramid.pixels(), x)
-        pyramid.levels[-1].data += 0.9
+        pyramid.levels[-1].data[:, 0] += 0.9 / module._COLOURS[0, 0]  # light alone
+        torch.testing.assert_close(pyramid.pixels(), x + 0.9)
         pyramid.project()
         torch.testing.assert_close(pyramid.pixels(), (x + 0.9).clamp(max=1))
 

@@ -2,8 +2,8 @@
 
 The oldest way of style transfer (Gatys et al. 2016), begun where the quick one ends. Where it departs from the paper, and why:
 
-- Pixels are the sum of a Laplacian pyramid, and its levels are what Adam moves. Adam gives every number the same pace, so
-  on bare pixels a change of palette, which all pixels have to agree on, takes as many steps as the finest grain, and grain
+- Pixels are the sum of a Laplacian pyramid of light and two colours, and its levels are what Adam moves. Adam gives every number the same
+  pace, so on bare pixels a change of palette, which all pixels have to agree on, takes as many steps as the finest grain, and grain
   comes first. In a pyramid the palette is a few numbers. This also replaces the usual run from small to large pictures, for
   which a style measured at one size has no right targets: here every step is judged at full size.
 - The style loss is the Wasserstein distance of Gaussians by default and not the Gram matrices', see :mod:`scumble.nets.losses`.
@@ -39,8 +39,11 @@ PREVIEWS = 12
 """How often ``preview`` is called in a whole run."""
 _FINER_RATE = 0.7
 """Learning rate of each scale, relative to the next coarser one."""
-_FINAL_RATE = 0.05
+_FINAL_RATE = 0.1
 """The last learning rate, relative to the first."""
+_COLOURS = np.array([[1.6, 1.6, 1.6], [0.5, 0, -0.5], [0.35, -0.7, 0.35]]) / np.sqrt([[3], [2], [6]])
+"""Light, red less blue, and both less green, each as long as its pace: what the pyramid's numbers are. Most of a brush stroke is light, and
+where red, green and blue move at one pace grain is coloured first. Three pairs had a loss of 0.142 after 25 steps, 0.146 without."""
 
 
 class NotFiniteError(errors.ScumbleError):
@@ -201,6 +204,8 @@ class _Pyramid:
 
     def __init__(self, pixels: Tensor, scales: int) -> None:
         self.levels: list[Tensor] = []
+        self._colours = torch.as_tensor(_COLOURS, dtype=pixels.dtype, device=pixels.device)
+        pixels = self._split(pixels)
         for _ in range(scales - 1):
             height, width = pixels.shape[2:]
             if max(height, width) <= 2:
@@ -214,13 +219,16 @@ class _Pyramid:
         x = self.levels[-1]
         for detail in reversed(self.levels[:-1]):
             x = _enlarged(x, detail) + detail
-        return x
+        return torch.einsum("cr,nchw->nrhw", self._colours, x)
 
     @torch.no_grad()
     def project(self) -> None:
         """Take back what went beyond [0, 1], all of it at the finest scale, where it can be done pixel by pixel."""
         x = self.pixels()
-        self.levels[0] += x.clamp(0, 1) - x
+        self.levels[0] += self._split(x.clamp(0, 1) - x)
+
+    def _split(self, pixels: Tensor) -> Tensor:
+        return torch.einsum("rc,nrhw->nchw", torch.linalg.inv(self._colours), pixels)
 
 
 def _enlarged(coarse: Tensor, like: Tensor) -> Tensor:

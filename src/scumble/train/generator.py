@@ -53,13 +53,17 @@ def style_vector(taps: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def missed_in(model: Generator, eye: nn.Module, x: Tensor, vectors: Tensor, wanted: Sequence[Autocovariance]) -> Tensor:
-    """By how much ``x`` (N, 3, H, W), painted and finished, falls short of the style ``vectors`` (N, 736).
+def missed_in(
+    model: Generator, eye: nn.Module, x: Tensor, modulation: Tensor, vectors: Tensor, wanted: Sequence[Autocovariance] | None
+) -> Tensor:
+    """By how much ``x`` (N, 3, H, W), painted with ``modulation`` (N, M) and finished, falls short of the style ``vectors`` (N, 736).
 
     Crops are not mirrored at the edge as pictures are; what shows there is left out.
     """
-    painted = finish(model.paint(x, model.modulation(vectors))[0], wanted)[0].clamp(0, 1)
-    inner = painted[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last)
+    painted = model.paint(x, modulation)[0]
+    if wanted is not None:
+        painted = finish(painted, wanted)[0]
+    inner = painted.clamp(0, 1)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last)
     return vectors - style_vector(eye(inner))
 
 
@@ -218,7 +222,7 @@ def train_generator(
                 wanted = joined(autocovariances(x[:same]), wanted)
         noise = torch.randn(lesson.vector.shape, generator=rng).to(device) * NOISE * model.style_std
         vectors = torch.cat([*own, lesson.vector + noise])
-        missed = missed_in(model, eye, x, vectors, wanted) if only_look else None
+        missed = missed_in(model, eye, x, model.modulation(vectors), vectors, wanted) if only_look else None
         modulation = model.modulation(vectors, beyond=beyond, missed=missed)
         ease = (1 + beyond) ** EASE
         loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, wanted, balance, same, ease)
