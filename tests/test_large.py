@@ -9,6 +9,7 @@ from PIL import Image, ImageCms
 
 from scumble import large, tiling
 from scumble.errors import InputError, UsageError
+from scumble.large.painting import PROCESS
 from scumble.large.reading import Source
 from scumble.mask import Mask
 from scumble.picture import Picture, read_recipe
@@ -101,10 +102,10 @@ def test_reduced_is_the_whole_made_smaller(tmp_path):
     assert np.abs(reduced.pixels - Picture.open(path).resized(175, 100).pixels).max() < 3 / 255
 
 
-def brush(painter, detail):
+def brush(painter, detail, memory):
     return painter.brush(
         strength=1.0, method="generator", style_scale=3.0, quality="good", steps=None, encoder="eye", detail=detail,
-        statistics="thumbnail", memory=None, progress=None, preview=None,
+        statistics="thumbnail", memory=memory, progress=None, preview=None,
     )  # fmt: skip
 
 
@@ -123,9 +124,9 @@ def test_a_file_painted_by_rows_is_the_picture_painted_whole(tmp_path, painter, 
     source = Source(path)
     factor = working_scale(source.height, source.width, 3.0)
     small = source.reduced(round(source.height * factor), round(source.width * factor)).pixels
-    layer = painter.layer(small, "great-wave", brush(painter, detail), lambda _: None)
+    layer = painter.layer(small, "great-wave", brush(painter, detail, 370_000_000 - PROCESS), lambda _: None)
     same = tiling.paint(layer, Picture.open(path).pixels, 4096)
-    assert np.abs(out.pixels - same).max() <= (1.01 / 255 if suffix != ".jpg" else 16 / 255)
+    assert np.abs(out.pixels - same).max() <= (1.01 / 255 if suffix != ".jpg" else 20 / 255)  # JPEG takes the rest
     assert len(list(tmp_path.iterdir())) == 2  # nothing is left beside
 
 

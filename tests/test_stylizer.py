@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from scumble import Picture, Style, Stylizer, metrics, stylize
+from scumble import Picture, Style, Stylizer, metrics, stylize, tiling
 from scumble.errors import UsageError
 from scumble.mask import Mask
 from scumble.stylizer import METHODS, working_scale
@@ -96,6 +96,21 @@ def test_a_draft_is_one_pass_and_what_it_missed_is_the_rest(style: Style) -> Non
     np.testing.assert_array_equal(draft, engine.paint(content.pixels, style.modulation(engine))[0])
     own = Style.of_pixels(draft, engine).vector
     np.testing.assert_allclose(own + style.missed_in(content.pixels, engine), style.vector, atol=1e-3)
+
+
+def test_a_look_keeps_to_the_budget_of_memory(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    seen = Style.missed_in
+
+    def spy(self: Style, pixels: NDArray[np.float32], engine: object) -> NDArray[np.float32]:
+        looked.append(pixels.shape[0] * pixels.shape[1])
+        return seen(self, pixels, engine)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Style, "missed_in", spy)
+    for memory in (None, 60_000_000):  # one pass does with 42 MB
+        painter(photograph(300, 500), style, memory=memory)
+    assert looked[0] == 300 * 500
+    assert 0.95 * 60_000_000 < looked[1] * tiling.LOOK_BYTES <= 60_000_000
 
 
 def test_the_same_again(style: Style) -> None:

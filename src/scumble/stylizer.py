@@ -228,7 +228,7 @@ class Stylizer:
         """Painted as the nets give it, after a look where the brush wants that."""
         if brush.method != "generator":
             return cascade.paint(self.engine, pixels, style, method=brush.method, strength=strength)[0]
-        missed = style.missed_in(pixels, self.engine) if brush.look and strength > 0 else None
+        missed = tiling.missed(self.engine, style, pixels, brush.memory) if brush.look and strength > 0 else None
         modulation = style.modulation(self.engine, strength, missed)
         if strength < 1.0:
             own = Style.of_pixels(pixels, self.engine).modulation(self.engine)

@@ -168,7 +168,9 @@ class Previewer:
         """As the Stylizer paints before it refines, with what no control changes kept; a test holds both together."""
         engine = self.painter.engine
         if method == "generator":
-            missed = self._derived.get((*place, "missed", style.digest), lambda: style.missed_in(pixels, engine)) if look else None
+            missed = None
+            if look:
+                missed = self._derived.get((*place, "missed", style.digest), lambda: tiling.missed(engine, style, pixels, self.memory))
             modulation = style.modulation(engine, strength, missed)
             if strength < 1.0:
                 own = self._derived.get((*place, "own"), lambda: self._own(pixels))

@@ -6,6 +6,7 @@ are the whole picture's pixels. Where the statistics come from is :func:`~scumbl
 """
 
 from scumble.tiling.exact import Sweep as Sweep
+from scumble.tiling.local import LOOK_BYTES as LOOK_BYTES
 from scumble.tiling.local import STATISTICS as STATISTICS
 from scumble.tiling.local import Limit as Limit
 from scumble.tiling.local import Local as Local
@@ -14,6 +15,7 @@ from scumble.tiling.local import Read as Read
 from scumble.tiling.local import bytes_a_pixel as bytes_a_pixel
 from scumble.tiling.local import freeze as freeze
 from scumble.tiling.local import least_memory as least_memory
+from scumble.tiling.local import missed as missed
 from scumble.tiling.local import paint as paint
 from scumble.tiling.local import reach as reach
 from scumble.tiling.local import sweep_over as sweep_over

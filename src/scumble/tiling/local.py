@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scumble import cascade
 from scumble.engine import GENERATOR_REACH, Engine
+from scumble.picture import Picture
 from scumble.style import Style, toward
 from scumble.tiling import exact as exact_statistics
 from scumble.tiling.exact import Sweep
@@ -38,6 +39,8 @@ Large pictures take less because their features are mapped, and given back as so
 in the heap. A budget is mostly spent on tiles, so the constants are theirs, the second with a margin of a sixth; whatever is larger than
 these stays well below the budget.
 """
+LOOK_BYTES = 480
+"""The same for a look at a draft, at 1024²: it is the eye that takes them."""
 
 
 @dataclass
@@ -126,6 +129,15 @@ def bytes_a_pixel(method: str) -> int:
     return GENERATOR_BYTES if method == "generator" else CASCADE_BYTES
 
 
+def missed(engine: Engine, style: Style, pixels: Array, memory: float) -> Array:
+    """What a draft of ``pixels`` lacks, see :meth:`~scumble.style.Style.missed_in`; where ``memory`` is short, a draft of them reduced."""
+    height, width, _ = pixels.shape
+    shrink = (memory / (LOOK_BYTES * height * width)) ** 0.5
+    if shrink < 1.0:
+        pixels = Picture.from_array(pixels).resized(max(1, int(width * shrink)), max(1, int(height * shrink))).pixels
+    return style.missed_in(pixels, engine)
+
+
 def least_memory(method: str) -> int:
     """Bytes that the smallest tile takes."""
     return (LEAST_TILE + 2 * reach(method)) ** 2 * bytes_a_pixel(method)
@@ -150,7 +162,7 @@ def freeze(
 
     Args:
         thumbnail: (h, w, 3) in [0, 1]; the picture itself where it is held whole.
-        look: paint it once to see what that lacks of the style, see :meth:`~scumble.style.Style.missed_in`.
+        look: see first what a draft of it lacks, :func:`missed`.
         sweeps: sweeps over the full picture, for ``exact``, in tiles of a side.
         memory: bytes that one tile may take in them.
     """
@@ -165,7 +177,7 @@ def freeze(
         ]
         weights = [1.0, strength - 1]
         return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
-    modulations = [(1.0, style.modulation(engine, strength, style.missed_in(thumbnail, engine) if look else None))]
+    modulations = [(1.0, style.modulation(engine, strength, missed(engine, style, thumbnail, memory) if look else None))]
     if strength < 1:
         own = Style.of_pixels(thumbnail, engine).modulation(engine)
         modulations = [(1.0, toward(own, modulations[0][1], strength)), (strength - 1, own)]

@@ -41,8 +41,8 @@ balance."""
 KEPT = 0.7
 """How much of what was learnt is kept. It was learnt on other photographs than those that will be painted. 24 pairs, their twelve styles
 practised (content, structure, style): 0.464, 0.304, 0.543 without, 0.465, 0.298, 0.522 with 0.6 of it, 0.470, 0.298, 0.520 with 0.7,
-0.476, 0.300, 0.519 with 0.8, 0.490, 0.306, 0.520 with all of it: drafts, with drafts practised. Where what is practised is the painting after a
-look at the draft, drafts with 0.7 of it have 0.461, 0.296, 0.520."""
+0.476, 0.300, 0.519 with 0.8, 0.490, 0.306, 0.520 with all of it: drafts, practised as drafts. Practised as what is painted after a look,
+drafts with 0.7 of it have 0.461, 0.296, 0.520."""
 
 
 class _Offset(nn.Module):
