@@ -2,7 +2,7 @@
 
 A preview is the picture that the settings would give, reduced: painted at the size at which that is painted, as far as one pass of the
 nets can do this within ``PASS_SECONDS`` on this machine, as it is now. What a change of a slider does not change is kept: the content at
-that size, its features and statistics, what the nets can't give back of it, and the last paintings.
+that size, its features and statistics, what the nets can't give back of it and a draft lacks of a style, and the last paintings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ Array = NDArray[np.float32]
 SIDE = 1024
 """The longer side of a preview, in pixels."""
 PASS_SECONDS = 0.15
-"""For one pass of the nets; with colours kept, resizing and encoding a JPEG, a preview then takes less than 0.3 s."""
+"""For one pass of the nets; with colours kept, resizing and encoding a JPEG, a preview then takes less than 0.3 s. The first in
+a style, or with a brush of another width, which is looked at before it is painted, takes three times a pass more."""
 GUESSES = {"generator": 0.1, "fusion": 1.0}
 """Seconds a million pixels, until there is a measurement."""
 FINER = 1.5
