@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scumble.errors import UsageError
+from scumble.engine import EYE_MULTIPLE
+from scumble.errors import UsageError, in_range
 from scumble.nets.eye import Eye
 from scumble.nets.finish import Autocovariance, autocovariances, finish, joined
 from scumble.nets.generator import MARGIN, Generator, Shape
@@ -60,6 +61,7 @@ def missed_in(
 
     Crops are not mirrored at the edge as pictures are; what shows there is left out.
     """
+    in_range("size", x.shape[3], 2 * MARGIN + EYE_MULTIPLE, 100_000)  # or nothing is left to look at
     painted = model.paint(x, modulation)[0]
     if wanted is not None:
         painted = finish(painted, wanted)[0]
