@@ -101,7 +101,7 @@ def film(
         style: one, or several as (seconds, style), between which it morphs.
         target: a film, an animation, numbered pictures, or a stream that takes raw RGB.
         stylizer: the nets; None loads them, to be run by :func:`painting_threads`.
-        strength, method, style_scale, keep_color, size: as in :meth:`scumble.stylizer.Stylizer.__call__`.
+        strength, method, style_scale, keep_color, size: as in :meth:`scumble.stylizer.Stylizer.__call__`; frames are drafts.
         memory: bytes that a net may take for a frame; what would take more is painted in tiles. None is 2.5 GB. Of a run that is resumed
             it must be the same.
         steady: how much of each frame is taken from those before, along the movement in the film: 0 (nothing) to 1.
