@@ -10,6 +10,7 @@ from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,32 +153,21 @@ def test_kept_lessons_hold_what_fresh_ones_do(pack: Path, eye: Eye, tmp_path: Pa
     assert torch.isfinite(_weights(trained)).all()
 
 
-def test_strengths_above_1_are_trained_and_nothing_else(pack: Path, eye: Eye, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("only", "trained_by", "asked"), [("beyond", "only_beyond", {"beyond": 1.0}), ("look", "only_look", {"missed": torch.ones(2, 736)})]
+)
+def test_one_part_is_trained_and_nothing_else(
+    pack: Path, eye: Eye, tmp_path: Path, only: str, trained_by: str, asked: dict[str, Any]
+) -> None:
     recipe = replace(generator.RECIPE, steps=3, warm_up=1, log_every=1, ema=0.0)
-    start = seeded_generator()
-    trained = generator.train_generator(
-        pack, eye, tmp_path, recipe, start=seeded_generator(), size=32, batch=2, warm_steps=0, only_beyond=True
-    )
+    start, more = seeded_generator(), {trained_by: True}
+    trained = generator.train_generator(pack, eye, tmp_path, recipe, start=seeded_generator(), size=64, batch=2, warm_steps=0, **more)
     after = trained.state_dict()
     for name, before in start.state_dict().items():
-        assert torch.equal(before, after[name]) is not name.startswith("beyond"), name
+        assert torch.equal(before, after[name]) is not name.startswith(only), name
     style = torch.rand(2, 736)
     assert torch.equal(start.modulation(style), trained.modulation(style))
-    assert (start.modulation(style, beyond=1.0) - trained.modulation(style, beyond=1.0)).abs().max() > 1e-4
-
-
-def test_how_far_a_look_goes_is_trained_and_nothing_else(pack: Path, eye: Eye, tmp_path: Path) -> None:
-    recipe = replace(generator.RECIPE, steps=3, warm_up=1, log_every=1, ema=0.0)
-    start = seeded_generator()
-    trained = generator.train_generator(
-        pack, eye, tmp_path, recipe, start=seeded_generator(), size=64, batch=2, warm_steps=0, only_look=True
-    )
-    after = trained.state_dict()
-    for name, before in start.state_dict().items():
-        assert torch.equal(before, after[name]) is (name != "look"), name
-    style = torch.rand(2, 736)
-    assert torch.equal(start.modulation(style), trained.modulation(style))
-    assert (start.modulation(style, missed=style) - trained.modulation(style, missed=style)).abs().max() > 1e-5
+    assert (start.modulation(style, **asked) - trained.modulation(style, **asked)).abs().max() > 1e-5
 
 
 def test_what_was_missed_is_the_style_less_the_paintings_own(eye: Eye) -> None:

@@ -152,9 +152,8 @@ class Engine:
         ``offset`` (T,) is added to all of that but the mixing matrices, which lie in the middle. ``beyond`` in [0, 1] is by how much the
         strength is above 1. ``missed`` (736,) is by how much a painting fell short of the style vector.
         """
-        short = np.zeros_like(style_vector) if missed is None else missed
-        feeds = {"style": style_vector, "beyond": np.full(1, beyond), "missed": short}
-        feeds = {name: value[None].astype(np.float32) for name, value in feeds.items()}
+        given = {"style": style_vector, "beyond": np.full(1, beyond), "missed": np.zeros_like(style_vector) if missed is None else missed}
+        feeds = {name: value[None].astype(np.float32) for name, value in given.items()}
         found: Array = _run(self._modulator, feeds)[0][0]
         if offset is not None:
             first = 2 * sum(self.norms)

@@ -70,7 +70,7 @@ def refine(
     style: Sequence[MomentsLike],
     encoder: nn.Module,
     *,
-    steps: int = 25,
+    steps: int,
     content_weight: float = 0.12,
     style_weight: float = 1.0,
     tv_weight: float = 0.2,

@@ -178,7 +178,8 @@ def train_generator(
         generator.style_mean, generator.style_std = _standardise(eye, styles, style_size)
     # above strength 1 nothing steers it: it stays where that of a net trained to its end came to rest
     balance = Balance(content_target, 0.62 if only_beyond else 0.9 if only_look else 0.4)
-    generator.requires_grad_(not (only_beyond or only_look))
+    one_part = only_beyond or only_look
+    generator.requires_grad_(not one_part)
     generator.look.requires_grad_(only_look)  # nothing else makes a second painting
     if only_beyond:
         generator.beyond.requires_grad_(True)
@@ -214,8 +215,8 @@ def train_generator(
             return 4 * l1 + over, {"identity": l1.detach(), "over": over.detach()}
         # every third step one of the batch is asked for itself, without which strength 0 has nothing to stand on, and every third all
         # for more than strength 1
-        same = int(step % 3 == 1 and not only_beyond and not only_look)
-        beyond = float(torch.rand((), generator=rng)) if (step % 3 == 2 and not only_look) or only_beyond else 0.0
+        same = int(step % 3 == 1 and not one_part)
+        beyond = float(torch.rand((), generator=rng)) if only_beyond or (step % 3 == 2 and not one_part) else 0.0
         lesson = kept.batch(batch - same, rng, step) if kept else drawn(batch - same, rng)
         with torch.no_grad():
             own = [style_vector(eye(x[:same]))] if same else []
