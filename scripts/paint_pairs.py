@@ -5,7 +5,7 @@
 Without --style, styles are names of the library. What is in OUT already is left alone, so an interrupted run goes on where it was;
 files are written whole or not at all. With --square, contents and styles are squeezed to squares before they are painted: scores that
 squeeze them afterwards take a standing photograph and a lying painting in two directions, and strokes that are alike no longer look it.
-With --stretch each style is brought to the shape of its content, which stays as it is.
+With --style-fit stretch each style is brought to the shape of its content, which stays as it is.
 """
 
 from __future__ import annotations
@@ -25,24 +25,18 @@ def main() -> None:
     parser.add_argument("--content", type=Path, required=True, help="folder of the contents")
     parser.add_argument("--style", type=Path, help="folder of the styles")
     parser.add_argument("--square", type=int, metavar="PIXELS", help="squeeze contents and styles to squares of so many pixels first")
-    parser.add_argument("--stretch", action="store_true", help="stretch each style to the shape of its content first")
     parser.add_argument("--device", default="auto")
     settings = parser.add_argument_group("settings of the Stylizer, its defaults where not given")
     names = [settings.add_argument("--method").dest, settings.add_argument("--quality").dest]
-    names += [settings.add_argument("--steps", type=int).dest]
+    names += [settings.add_argument("--style-fit").dest, settings.add_argument("--steps", type=int).dest]
     names += [settings.add_argument(option, type=float).dest for option in ("--strength", "--style-scale", "--keep-color")]
     asked = parser.parse_args()
-    if (asked.square or asked.stretch) and not asked.style:
-        parser.error("--square and --stretch reshape pictures, and a name is none: give their folder with --style")
+    if asked.square and not asked.style:
+        parser.error("--square reshapes pictures, and a name is none: give their folder with --style")
 
     def seen(path: Path) -> Picture:
         picture = Picture.open(path)
         return picture.resized(asked.square, asked.square) if asked.square else picture
-
-    def stretched(work: Picture, like: Picture) -> Picture:
-        """``work`` in the shape of ``like``, with as many pixels as before."""
-        k = (work.width * work.height / (like.width * like.height)) ** 0.5
-        return work.resized(max(1, round(k * like.width)), max(1, round(k * like.height)))
 
     asked.out.mkdir(parents=True, exist_ok=True)
     painter = Stylizer(asked.device)
@@ -54,10 +48,8 @@ def main() -> None:
             continue
         start = time.perf_counter()
         photo = seen(find(asked.content, content))
-        source: str | Picture = style
-        if asked.style:
-            work = seen(find(asked.style, style))  # and no Style of it: refinement sees more of a picture than that holds
-            source = stretched(work, photo) if asked.stretch else work
+        # no Style of a picture: refinement sees more than that holds
+        source = seen(find(asked.style, style)) if asked.style else style
         painter(photo, source, **chosen).save(target)
         print(f"{target.name} {time.perf_counter() - start:.2f} s", flush=True)
 

@@ -104,7 +104,7 @@ def test_reduced_is_the_whole_made_smaller(tmp_path):
 
 def brush(painter, detail, memory):
     return painter.brush(
-        strength=1.0, method="generator", style_scale=3.0, quality="good", steps=None, encoder="eye", detail=detail,
+        strength=1.0, method="generator", style_scale=3.0, style_fit="own", quality="good", steps=None, encoder="eye", detail=detail,
         statistics="thumbnail", memory=memory, progress=None, preview=None,
     )  # fmt: skip
 
@@ -124,7 +124,8 @@ def test_a_file_painted_by_rows_is_the_picture_painted_whole(tmp_path, painter, 
     source = Source(path)
     factor = working_scale(source.height, source.width, 3.0)
     small = source.reduced(round(source.height * factor), round(source.width * factor)).pixels
-    layer = painter.layer(small, "great-wave", brush(painter, detail, 370_000_000 - PROCESS), lambda _: None)
+    way = brush(painter, detail, 370_000_000 - PROCESS)
+    layer = painter.layer(small, painter.seen("great-wave", way, source.height, source.width), way, lambda _: None)
     same = tiling.paint(layer, Picture.open(path).pixels, 4096)
     assert np.abs(out.pixels - same).max() <= (1.01 / 255 if suffix != ".jpg" else 20 / 255)  # JPEG takes the rest
     assert len(list(tmp_path.iterdir())) == 2  # nothing is left beside
@@ -145,6 +146,10 @@ def test_settings_reach_the_tiles(tmp_path, painter):
     assert np.abs(out.pixels - picture.pixels)[:, :180].max() <= 1 / 255
     large.paint(path, ["great-wave"], tmp_path / "nothing.png", painter=painter, style_scale=3, strength=0)
     assert np.abs(Picture.open(tmp_path / "nothing.png").pixels - picture.pixels).max() <= 1 / 255
+    work = photo(tmp_path, name="work.png", height=90, width=40)
+    whole = painter(picture, work, style_scale=3, style_fit="stretch")
+    large.paint(path, [work], tmp_path / "stretched.png", painter=painter, style_scale=3, style_fit="stretch", detail="content")
+    assert np.abs(Picture.open(tmp_path / "stretched.png").pixels - whole.pixels).mean() < 1.5 / 255
     large.paint(path, ["great-wave"], tmp_path / "half.png", painter=painter, style_scale=4, size=300)
     assert Picture.open(tmp_path / "half.png").size == (225, 300)
 

@@ -18,8 +18,8 @@ USED = ("eye.onnx", "generator.onnx", "modulator.onnx", "finish_raise.onnx", "fi
 """Weight files that take part in a painting."""
 
 SETTINGS = {
-    "strength": 1.0, "method": "generator", "style_scale": None, "keep_color": 0.0, "quality": "draft", "steps": None, "encoder": "eye",
-    "size": None, "feather": 0.0, "invert_mask": False, "detail": None, "statistics": "thumbnail", "memory": None,
+    "strength": 1.0, "method": "generator", "style_scale": None, "style_fit": "own", "keep_color": 0.0, "quality": "draft", "steps": None,
+    "encoder": "eye", "size": None, "feather": 0.0, "invert_mask": False, "detail": None, "statistics": "thumbnail", "memory": None,
     "device": "cpu", "threads": 1, "max_pixels": 10**6,
 }  # fmt: skip
 
@@ -82,10 +82,11 @@ def test_paths_do_not_tell_where_home_is(folder):
     assert str(folder) not in json.dumps(held)
 
 
-def test_a_refinement_gets_the_picture_of_a_style_itself():
+@pytest.mark.parametrize("setting", [{"quality": "fine"}, {"style_fit": "stretch"}])
+def test_what_needs_the_pixels_of_a_style_gets_its_picture(setting):
     styles, painter = (((1.0, "style.png"),), ((0.5, "style.png"), (0.5, A_STYLE))), Stylizer(threads=1)
     assert all(isinstance(s, Style) for s in recipe.Request(styles, (), SETTINGS).open_styles(painter))
-    seen, blended = recipe.Request(styles, (), SETTINGS | {"quality": "fine"}).open_styles(painter)
+    seen, blended = recipe.Request(styles, (), SETTINGS | setting).open_styles(painter)
     assert seen == "style.png" and isinstance(blended, Style)
 
 
@@ -127,6 +128,7 @@ def test_a_folder_is_what_its_pictures_are(folder):
     [
         ["-s", "style.png", "-o", "out.jpg"],
         ["-s", A_STYLE, "-o", "out.png", "--strength", "0.7", "--keep-color", "0.5"],
+        ["-s", "style.png", "-o", "out.png", "--style-fit", "stretch"],
         ["--blend", f"{A_STYLE}=0.6,style.png=0.4", "-o", "out.tif", "--method", "ot"],
         [
             "-s",
@@ -146,7 +148,7 @@ def test_a_folder_is_what_its_pictures_are(folder):
         ["-s", "works", "-o", "out.png", "--size", "50", "--method", "wct"],
         ["-s", "own", "-o", "out.gif"],
     ],
-    ids=["picture", "name", "blend", "masks", "folder", "own"],
+    ids=["picture", "name", "stretched", "blend", "masks", "folder", "own"],
 )
 def test_replaying_gives_the_same_bytes(arguments, folder):
     (folder / "works").mkdir()

@@ -193,6 +193,7 @@ def test_styles_of_every_kind(style: Style) -> None:
         ({"keep_color": -1}, "keep-color must be between 0 and 1; got -1"),
         ({"style_scale": 9}, "style-scale must be between 0.25 and 4; got 9"),
         ({"method": "wtc"}, "unknown method 'wtc'; did you mean 'wct'?"),
+        ({"style_fit": "strech"}, "unknown style-fit 'strech'; did you mean 'stretch'?"),
         ({"quality": "bets"}, "unknown quality 'bets'; did you mean 'best'?"),
         ({"steps": -1}, "steps must be between 0 and 100000; got -1"),
         ({"size": 0}, "size must be between 1 and 100000; got 0"),
@@ -212,6 +213,24 @@ def test_a_style_for_each_mask() -> None:
 def test_misspelt_styles() -> None:
     with pytest.raises(UsageError, match="unknown style 'great-wvae'; did you mean 'great-wave'"):
         painter(photograph(8, 8), "great-wvae")
+
+
+@pytest.mark.parametrize("more", [{}, {"steps": 2}])
+def test_a_style_can_be_stretched_to_the_pictures_shape(tmp_path, more) -> None:
+    if more:
+        pytest.importorskip("torch")
+    content, work = photograph(40, 64), photograph(72, 60)
+    (tmp_path / "manner").mkdir()
+    work.save(tmp_path / "manner" / "one.png")
+    work = Picture.open(tmp_path / "manner" / "one.png")
+    by_hand = painter(content, work.resized(83, 52), **more).pixels  # 40 : 64, and 72 x 60 pixels as before
+    for source in (work, tmp_path / "manner" / "one.png", tmp_path / "manner"):
+        assert np.array_equal(painter(content, source, style_fit="stretch", **more).pixels, by_hand)
+    assert np.abs(painter(content, work, **more).pixels - by_hand).max() > 1 / 255
+    painter.style(work).save(tmp_path / "its.style")
+    for numbers in ("great-wave", tmp_path / "its.style", painter.style(work), 1.0 * painter.style(work)):
+        with pytest.raises(UsageError, match="style-fit 'stretch' needs the style as a picture or a folder"):
+            painter(content, numbers, style_fit="stretch", **more)
 
 
 def test_refinement_sees_more_of_a_picture_than_its_style_holds(tmp_path) -> None:

@@ -55,17 +55,18 @@ class Request:
         return self.settings["strength"] > 0 and (QUALITIES.get(self.settings["quality"], 0) if steps is None else steps) > 0
 
     def open_styles(self, painter: Stylizer) -> list[Style | str]:
-        """The styles, encoded once; but where a refinement has to see a style itself, its path.
+        """The styles, encoded once; but where a style has to be seen itself, to refine by it or to bring it to a picture's shape, its path.
 
         UsageError for an unknown name, InputError for a broken file.
         """
         opened: list[Style | str] = []
+        looked_at = self.refines or self.settings.get("style_fit") == "stretch"
         for terms in self.styles:
             styles = [(weight, painter.style(source)) for weight, source in terms]
             if len(styles) > 1:
                 opened.append(Blend(tuple(styles)).blended())
             else:
-                opened.append(terms[0][1] if self.refines else styles[0][1])
+                opened.append(terms[0][1] if looked_at else styles[0][1])
         return opened
 
     def paint(

@@ -83,7 +83,11 @@ class Style:
         if not sources:
             raise UsageError("a style needs one picture at least; got none")
         shared = _engine(engine)
-        works = [Style.from_image(source, engine=shared) for source in sources]
+        return Style.pooled([Style.from_image(source, engine=shared) for source in sources], name)
+
+    @staticmethod
+    def pooled(works: Sequence[Style], name: str = "") -> Style:
+        """The mixture of ``works``, one at least, with equal weight; what they were tuned by is none of its own."""
         textures = [w.texture for w in works if w.texture is not None]
         pooled = tuple(mixture([w.levels[k] for w in works], [1.0] * len(works)) for k in range(5))
         return Style(pooled, name, texture=finish.mixed(textures, [1.0] * len(textures)))
@@ -265,10 +269,16 @@ def toward(modulation: NDArray[np.float32], other: NDArray[np.float32], share: f
     return modulation[:n] + np.float32(share) * (other[:n] - modulation[:n])
 
 
-def at_reference(picture: Picture) -> Picture:
-    """``picture`` reduced to the size at which styles are measured; smaller ones stay as they are."""
-    scale = REFERENCE / (picture.width * picture.height) ** 0.5
-    return picture if scale >= 1 else picture.resized(max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+def at_reference(picture: Picture, shape: tuple[int, int] | None = None) -> Picture:
+    """``picture`` reduced to the size at which styles are measured; smaller ones keep theirs.
+
+    With a ``shape`` (H, W) its height and width come to that proportion, and its pixels to as many as they would have been.
+    """
+    height, width = shape or (picture.height, picture.width)
+    side = min(REFERENCE, (picture.width * picture.height) ** 0.5)
+    scale = side / (height * width) ** 0.5
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return picture if size == picture.size else picture.resized(*size)
 
 
 def pack(levels: Sequence[Moments], precision: type[np.floating]) -> dict[str, NDArray[np.floating]]:

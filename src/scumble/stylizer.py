@@ -32,6 +32,7 @@ Progress = Callable[[int, int, float], None]
 METHODS = ("generator", *FUSION_METHODS)
 QUALITIES = {"draft": 0, "good": 0, "fine": 25, "best": 75}
 """Steps by which pixels are optimised in the end. A draft is painted in one pass; for the others that is looked at and painted anew."""
+STYLE_FITS = ("own", "stretch")
 LARGEST = 1.5
 """Without a style scale, pictures are painted at their own size up to this many times the reference, larger ones at that:
 above it strokes would get finer and finer until the eye sees none."""
@@ -58,6 +59,17 @@ class Stylizer:
             return Style.from_image(source, engine=self.engine)
         return Style.open(source, engine=self.engine)
 
+    def seen(self, source: StyleLike, brush: Brush, height: int, width: int) -> Seen:
+        """A style as a picture of (height, width) is painted with it; UsageError if ``brush`` wants pictures of it where there are none."""
+        if brush.style_fit == "own":
+            return Seen(self.style(source), lambda: _pictures(source))
+        pictures = _pictures(source, (height, width))
+        if not pictures:
+            raise UsageError(
+                "style-fit 'stretch' needs the style as a picture or a folder; names, .style files and blends hold but numbers"
+            )
+        return Seen(Style.pooled([Style.of_pixels(p, self.engine) for p in pictures]), lambda: pictures)
+
     def __call__(
         self,
         content: Picture,
@@ -66,6 +78,7 @@ class Stylizer:
         strength: float = 1.0,
         method: str = "generator",
         style_scale: float | None = None,
+        style_fit: str = "own",
         keep_color: float = 0.0,
         mask: Mask | Sequence[Mask] | None = None,
         quality: str = "good",
@@ -86,6 +99,8 @@ class Stylizer:
             method: ``generator`` (one pass), or how features are fused: ``linear``, ``adain``, ``wct``, ``ot``.
             style_scale: width of the brush relative to the picture, 0.25 to 4, the same at any resolution; 1 is the brush that
                 the work has when both pictures are equally large. None: the brush's own width in pixels, for pictures up to 1080² pixels.
+            style_fit: the style's pictures in their ``own`` shape, or each in that of the ``content`` (``stretch``), as where both are
+                squeezed to one size before they are compared.
             keep_color: 0 takes the style's colours, 1 keeps the content's (in OKLab: only lightness is painted).
             mask: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
@@ -106,7 +121,7 @@ class Stylizer:
             MissingExtraError: refinement without PyTorch.
         """
         brush = self.brush(
-            strength=strength, method=method, style_scale=style_scale, quality=quality, steps=steps, encoder=encoder,
+            strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, quality=quality, steps=steps, encoder=encoder,
             detail=detail or "content", statistics=statistics, memory=memory, progress=progress, preview=preview,
         )  # fmt: skip
         in_range("keep-color", keep_color, 0.0, 1.0)
@@ -121,7 +136,9 @@ class Stylizer:
 
         layers: list[Array] = []
         for source in sources:
-            painted = self._paint(content.pixels, source, brush) if strength > 0 else content.pixels
+            painted = content.pixels
+            if strength > 0:
+                painted = self._paint(content.pixels, self.seen(source, brush, content.height, content.width), brush)
             layers.append(keep_content_color(painted, content.pixels, keep_color))
         if not masks:
             return content.with_pixels(layers[0])
@@ -136,6 +153,7 @@ class Stylizer:
         strength: float,
         method: str,
         style_scale: float | None,
+        style_fit: str,
         quality: str,
         steps: int | None,
         encoder: str,
@@ -149,6 +167,8 @@ class Stylizer:
         in_range("strength", strength, 0.0, 2.0)
         if style_scale is not None:
             in_range("style-scale", style_scale, 0.25, 4.0)
+        if style_fit not in STYLE_FITS:
+            raise UsageError(unknown("style-fit", style_fit, STYLE_FITS))
         if method not in METHODS:
             raise UsageError(unknown("method", method, METHODS))
         if quality not in QUALITIES:
@@ -161,35 +181,35 @@ class Stylizer:
             raise UsageError(unknown("statistics", statistics, tiling.STATISTICS))
         budget = MEMORY if memory is None else memory
         refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
-        return Brush(method, strength, style_scale, quality != "draft", detail, statistics, budget, refine)
+        return Brush(method, strength, style_scale, style_fit, quality != "draft", detail, statistics, budget, refine)
 
-    def _paint(self, pixels: Array, source: StyleLike, brush: Brush) -> Array:
+    def _paint(self, pixels: Array, seen: Seen, brush: Brush) -> Array:
         """Paint at the working size, refine there, come back to the picture's own."""
         height, width, _ = pixels.shape
         factor = working_scale(height, width, brush.style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
         if factor >= 1.0:
-            painted = self.painted(small, source, brush)
+            painted = self.painted(small, seen, brush)
             return painted if small is pixels else resize(painted, height, width)
-        layer = self.layer(small, source, brush, lambda tile: tiling.sweep_over(pixels, tile, tiling.reach(brush.method)))
+        layer = self.layer(small, seen, brush, lambda tile: tiling.sweep_over(pixels, tile, tiling.reach(brush.method)))
         tile = layer.side_within(brush.memory, height, width)
         return tiling.paint(layer, pixels, tile)
 
-    def layer(self, small: Array, source: StyleLike, brush: Brush, sweeps: Callable[[int], tiling.Sweep]) -> tiling.Layer:
+    def layer(self, small: Array, seen: Seen, brush: Brush, sweeps: Callable[[int], tiling.Sweep]) -> tiling.Layer:
         """What is laid over a large picture, from its reduced pixels; ``sweeps(tile)`` go over its full ones, for exact statistics."""
-        painted = self.painted(small, source, brush)
+        painted = self.painted(small, seen, brush)
         if brush.detail == "content":
             return tiling.Layer(small, painted)
         local = tiling.freeze(
-            self.engine, small, self.style(source),
+            self.engine, small, seen.style,
             method=brush.method, strength=brush.strength, look=brush.look, statistics=brush.statistics, sweeps=sweeps,
             memory=brush.memory,
         )  # fmt: skip
         return tiling.Layer(small, painted, local)
 
-    def painted(self, small: Array, source: StyleLike, brush: Brush) -> Array:
+    def painted(self, small: Array, seen: Seen, brush: Brush) -> Array:
         """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
-        style = self.style(source)
+        style = seen.style
         height, width, _ = small.shape
         needed = height * width * tiling.bytes_a_pixel(brush.method)
         painted = None if needed > brush.memory else self._in_one_pass(small, style, brush)
@@ -197,7 +217,7 @@ class Stylizer:
             painted = self._in_tiles(
                 small, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
             )
-        return brush.refine(painted, small, style, lambda: _pictures(source))
+        return brush.refine(painted, small, seen)
 
     def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
         """None if there is not enough memory, after all."""
@@ -250,19 +270,29 @@ def resize(pixels: Array, height: int, width: int) -> Array:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A style as it is painted with."""
+
+    style: Style
+    pictures: Callable[[], list[Array]]
+    """Its own pixels, at the size at which styles are measured; none if only statistics are at hand."""
+
+
+@dataclass(frozen=True)
 class Brush:
     """How a layer is painted: settings of :meth:`Stylizer.__call__` that are checked already."""
 
     method: str
     strength: float
     style_scale: float | None
+    style_fit: str
     look: bool
     """Whether what a first painting lacks of the style is looked for."""
     detail: str
     statistics: str
     memory: int
-    refine: Callable[[Array, Array, Style, Callable[[], list[Array]]], Array]
-    """(painted, content, style, the style's own pixels) -> refined."""
+    refine: Callable[[Array, Array, Seen], Array]
+    """(painted, content, style) -> refined."""
 
 
 @dataclass(frozen=True)
@@ -277,8 +307,8 @@ class _Refinement:
     progress: Progress | None
     preview: Callable[[Array], None] | None
 
-    def __call__(self, painted: Array, content: Array, style: Style, pictures: Callable[[], list[Array]]) -> Array:
-        """``pictures`` gives the style's own pixels, or none if only ``style`` is at hand, which is measured in the eye's own channels."""
+    def __call__(self, painted: Array, content: Array, seen: Seen) -> Array:
+        """Without pictures of the style its statistics are what is aimed at, in the eye's own channels."""
         steps = QUALITIES[self.quality] if self.steps is None else self.steps
         if steps == 0:
             return painted
@@ -288,21 +318,21 @@ class _Refinement:
             from scumble.nets.vgg import load_encoder
         except ImportError as e:
             raise MissingExtraError('quality "fine" and "best" need PyTorch: pip install "scumble[torch]"') from e
-        device, seen = device_for(self.device), pictures()
-        if not seen and self.encoder != "eye":
+        device, pictures = device_for(self.device), seen.pictures()
+        if not pictures and self.encoder != "eye":
             raise UsageError(
                 "encoders other than 'eye' need the style as a picture or a folder; names and .style files hold statistics of the eye alone"
             )
-        judge = Connoisseur if seen else Critic
+        judge = Connoisseur if pictures else Critic
         encoder = judge(load_sight(device)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
-        statistics = style_statistics(encoder, seen) if seen else style.levels
+        statistics = style_statistics(encoder, pictures) if pictures else seen.style.levels
         return refine(
             painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
         ).pixels
 
 
-def _pictures(source: StyleLike) -> list[Array]:
-    """The pixels behind a style, at the size at which styles are measured; none if only statistics are at hand."""
+def _pictures(source: StyleLike, shape: tuple[int, int] | None = None) -> list[Array]:
+    """The pixels behind a style, see :func:`~scumble.style.at_reference`; none if only statistics are at hand."""
     if isinstance(source, Picture):
         pictures = [source]
     elif isinstance(source, (Style, Blend)) or is_name(source) or Path(source).suffix == ".style":
@@ -310,7 +340,7 @@ def _pictures(source: StyleLike) -> list[Array]:
     else:
         path = Path(source)
         pictures = [Picture.open(p) for p in (pictures_in(path) if path.is_dir() else [path])]
-    return [at_reference(p).pixels for p in pictures]
+    return [at_reference(p, shape).pixels for p in pictures]
 
 
 @lru_cache(maxsize=2)

@@ -107,6 +107,16 @@ WRONG = {
         2,
         "--encoder is for an optimisation: add --quality fine, --quality best or --steps",
     ),
+    "a name to be stretched": (
+        ("stylize", "photo.jpg", "-s", "irises", "-o", "out.png", "--style-fit", "stretch"),
+        2,
+        "style-fit 'stretch' needs the style as a picture or a folder; names, .style files and blends hold but numbers",
+    ),
+    "a blend to be stretched": (
+        ("stylize", "photo.jpg", "--blend", "style.png=1,irises=1", "-o", "out.png", "--style-fit", "stretch"),
+        2,
+        "style-fit 'stretch' needs the style as a picture or a folder; names, .style files and blends hold but numbers",
+    ),
     "preview without optimisation": (
         (*PAINT, "--preview", "p.png"),
         2,

@@ -82,7 +82,7 @@ def test_cancelling_a_refinement_keeps_the_best_so_far(client, photo):
         client.job(job.id)
 
 
-def test_films(client, tmp_path):
+def test_films(client, tmp_path, brushwork):
     av = pytest.importorskip("av", reason="needs the extra video")
     pytest.importorskip("cv2", reason="needs the extra video")
     import numpy as np
@@ -102,9 +102,13 @@ def test_films(client, tmp_path):
     assert result.media_type == "video/webm"
     with av.open(str(result.save(tmp_path / "painted.webm"))) as file:
         assert len(list(file.decode(video=0))) == 5
-    for options, sentence in (({"quality": "best"}, "one pass"), ({"steady": 1.5}, "steady must be between 0 and 1; got 1.5")):
+    for options, sentence in (
+        ({"quality": "best"}, "one pass"),
+        ({"style_fit": "stretch"}, "in its own shape"),
+        ({"steady": 1.5}, "steady must be between 0 and 1; got 1.5"),
+    ):
         with pytest.raises(ServiceError, match=sentence):
-            client.submit(path, "irises", **options)
+            client.submit(path, brushwork, **options)
 
 
 class Served:

@@ -207,6 +207,16 @@ def test_a_refinement_sees_the_style_that_was_uploaded(service, picture, brushwo
     assert not np.array_equal(by_upload, by_style)
 
 
+def test_a_style_is_stretched_to_each_pictures_shape(service, picture, brushwork):
+    small, settings = picture.resized(48, 20), {"style_fit": "stretch"}
+    expected = service.painter(small, Picture.open(brushwork), **settings).pixels
+    assert np.array_equal(service.paint(small, [[(1.0, brushwork)]], settings).pixels, expected)
+    assert not np.array_equal(service.paint(small, [[(1.0, brushwork)]]).pixels, expected)
+    for terms in (WAVE[0], [(0.5, brushwork), (0.5, brushwork)]):
+        with pytest.raises(UsageError, match="style-fit 'stretch' needs one picture for a style"):
+            service.check([terms], settings)
+
+
 def test_a_refinement_that_is_cancelled_gives_its_best_so_far(service, picture):
     pytest.importorskip("torch", reason="needs the extra torch")
     cancel, seen = threading.Event(), []
@@ -245,7 +255,7 @@ def test_another_encoder_is_offered_where_the_operator_has_put_its_weights(pictu
         assert offering.recipe(Upload("a.png", b""), [[(1.0, Upload("b.png", brushwork))]], settings)["settings"]["encoder"] == "vgg16"
         offering.check(WAVE, {"encoder": "vgg16"})  # a draft looks at nothing
         for terms in (WAVE, [[(0.5, brushwork), (0.5, "irises")]]):
-            with pytest.raises(UsageError, match="need one picture for a style"):
+            with pytest.raises(UsageError, match="needs one picture for a style"):
                 offering.check(terms, settings)
         for encoder, sentence in (("vgg16:relu9_9", "unknown vgg16 layer"), ("vgg19", "there is eye and vgg16")):
             with pytest.raises(UsageError, match=sentence):

@@ -74,6 +74,10 @@ def stylize(
         float | None,
         typer.Option(metavar="0.25..4", help="Width of the brush relative to the picture. Default: the brush's own, in pixels."),
     ] = None,
+    style_fit: Annotated[
+        str | None,
+        typer.Option(metavar="own|stretch", help="The style's picture in its own shape, or stretched to that of the input first."),
+    ] = None,
     keep_color: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the input's colours stays.")] = None,
     mask: Annotated[
         list[Path] | None,
@@ -132,8 +136,8 @@ def stylize(
     styles = tuple(((1.0, source),) for source in style) if style else (parse_blend(blend or ""),)
     masks = tuple(os.fspath(m) for m in mask or ())
     settings: dict[str, Any] = {
-        "strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "quality": quality, "steps": steps,
-        "encoder": encoder, "size": size, "feather": feather, "invert_mask": invert_mask,
+        "strength": strength, "method": method, "style_scale": style_scale, "style_fit": style_fit, "keep_color": keep_color,
+        "quality": quality, "steps": steps, "encoder": encoder, "size": size, "feather": feather, "invert_mask": invert_mask,
         "detail": detail, "statistics": statistics, "memory": memory,
         "device": device, "threads": threads, "max_pixels": max_pixels,
     }  # fmt: skip

@@ -117,7 +117,8 @@ def paint(
     picture = Source(source, max_pixels=max_pixels, size=size)
     format = checked_format(Path(target), picture.height, picture.width)
     wanted = {
-        k: given[k] for k in ("strength", "method", "style_scale", "quality", "steps", "encoder", "statistics", "progress", "preview")
+        k: given[k]
+        for k in ("strength", "method", "style_scale", "style_fit", "quality", "steps", "encoder", "statistics", "progress", "preview")
     }
     brush = painter.brush(**wanted, detail=given["detail"] or "painted", memory=max(1, budget - PROCESS))
     job = _Job(painter, picture, brush, keep, [_fitted(m, picture, feather, invert_mask) for m in masks])
@@ -162,14 +163,14 @@ class _Job:
     ) -> Outcome:
         """Paint what is not done, and write the file."""
         source, (height, width) = self.source, (self.source.height, self.source.width)
-        styles_opened = [self.painter.style(s) for s in styles]
+        seen = [self.painter.seen(style, self.brush, height, width) for style in styles]
         if canvas.begun:
-            layers = _layers_of(canvas.arrays, self.painter.engine, styles_opened)
+            layers = _layers_of(canvas.arrays, self.painter.engine, [one.style for one in seen])
             plan = self._plan(layers, budget, canvas.state["tile"])
         else:
             small = source.reduced(max(1, round(height * self.factor)), max(1, round(width * self.factor))).pixels
             over = sweeps(source, lambda tile: partition(height, width, tile), reach(self.brush.method))
-            layers = [self.painter.layer(small, s, self.brush, over) for s in styles] if self.brush.strength > 0 else []
+            layers = [self.painter.layer(small, one, self.brush, over) for one in seen] if self.brush.strength > 0 else []
             plan = self._plan(layers, budget, None)
             deep = source.deep and format != "JPEG"
             bands = 4 if source.alpha and format != "JPEG" else 3

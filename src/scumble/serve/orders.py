@@ -18,7 +18,7 @@ from scumble.picture import Picture
 from scumble.recipe import parse_blend
 from scumble.serve.limits import Upload
 from scumble.serve.service import OPTIONS, PaintService, defaults
-from scumble.stylizer import METHODS, QUALITIES
+from scumble.stylizer import METHODS, QUALITIES, STYLE_FITS
 from scumble.tiling import DETAILS, STATISTICS
 
 MEDIA = {
@@ -52,6 +52,11 @@ class Options(BaseModel):
     method: str = Field(_DEFAULTS["method"], description="How it is painted.", json_schema_extra={"enum": list[Any](METHODS)})
     style_scale: float | None = Field(
         _DEFAULTS["style_scale"], description="Width of the brush relative to the picture.", json_schema_extra=_known(0.25, 4)
+    )
+    style_fit: str = Field(
+        _DEFAULTS["style_fit"],
+        description="The style's picture in its own shape, or stretched to that of the content first.",
+        json_schema_extra={"enum": list[Any](STYLE_FITS)},
     )
     keep_color: float = Field(_DEFAULTS["keep_color"], description="How much of the input's colours stays.", json_schema_extra=_known(0, 1))
     quality: str = Field(

@@ -300,6 +300,8 @@ def _check_film(service: PaintService, order: Order) -> None:
         raise UsageError("a film has one style (or one blend) and no masks")
     if service.refines(order.settings):
         raise UsageError("films are painted in one pass; leave out quality and steps")
+    if service.complete(order.settings)["style_fit"] != "own":
+        raise UsageError("a film takes its style in its own shape; leave out style_fit")
     if order.steady is not None:
         in_range("steady", order.steady, 0.0, 1.0)
 

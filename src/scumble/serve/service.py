@@ -47,8 +47,8 @@ Terms = Sequence[tuple[float, StyleSource]]
 """A style: one term, or the terms of a blend with their weights."""
 
 OPTIONS = (
-    "strength", "method", "style_scale", "keep_color", "quality", "steps", "encoder", "size", "detail", "statistics", "feather",
-    "invert_mask",
+    "strength", "method", "style_scale", "style_fit", "keep_color", "quality", "steps", "encoder", "size", "detail", "statistics",
+    "feather", "invert_mask",
 )  # fmt: skip
 """What a request may set, by the names that the library has for it. Not among them: ``device``, ``threads`` and ``memory``, which are the
 service's own."""
@@ -190,16 +190,16 @@ class PaintService:
         parse_spec(spec)
 
     def _seen(self, terms: Terms, whole: Mapping[str, Any]) -> Style | Picture:
-        """A style as painting with these settings has to see it: encoded, but as the picture where that is refined by what it shows."""
-        if not self.refines(whole):
+        """A style as painting with these settings has to see it: encoded, but as the picture where its pixels are needed."""
+        refines, stretched = self.refines(whole), whole["style_fit"] == "stretch"
+        if not refines and not stretched:
             return self.blended(terms)
         source = terms[0][1] if len(terms) == 1 else None
         if source is None or isinstance(source, (str, Style)):
-            if whole["encoder"] == "eye":
+            if not stretched and whole["encoder"] == "eye":
                 return self.blended(terms)
-            raise UsageError(
-                "encoders other than 'eye' need one picture for a style: names and blends hold what the eye has seen and nothing else"
-            )
+            what = "style-fit 'stretch'" if stretched else "an encoder other than 'eye'"
+            raise UsageError(f"{what} needs one picture for a style: names and blends hold what the eye has seen and nothing else")
         if isinstance(source, Picture):
             return source
         return Picture.open(source.data if isinstance(source, Upload) else source, max_pixels=self.settings.max_pixels)
