@@ -31,7 +31,7 @@ def planes(pixels):
 
 
 def finished(pixels, texture, engine, **frozen):
-    out, filters = finish.finish(planes(pixels), texture, engine, **frozen)
+    out, filters = finish.finish(finish.Cells.of(planes(pixels)), texture, engine, **frozen)
     return out.transpose(1, 2, 0), filters
 
 
@@ -134,6 +134,52 @@ def test_any_size_is_finished_and_stays_finite(height, width, seed):
         np.testing.assert_allclose(painted, picture(seed, height, width), atol=1e-6)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 21), st.integers(1, 21), st.integers(1, 5))
+def test_cells_are_the_picture_and_what_is_around_it_does_not_count(height, width, margin):
+    engine, pixels = Engine("cpu", threads=1), picture(height, height, width)
+    cells = finish.Cells.of(planes(pixels))
+    np.testing.assert_array_equal(engine.shuffled(cells), planes(pixels))
+    np.testing.assert_array_equal(cells.planes_at(np.arange(height)), planes(pixels))
+    np.testing.assert_allclose(cells.edged().halved(), finish.halved(planes(pixels)), atol=1e-6)
+    # as the net hands it over: more around it, and painted
+    wide = np.random.default_rng(0).random((12, *(n + 2 * margin for n in ((height + 1) // 2, (width + 1) // 2))), np.float32)
+    around = finish.Cells(wide, margin, height, width)
+    for n in range(12):  # an odd side's last half cell is painted as well
+        p, q = n // 2 % 2, n % 2
+        part = pixels[p::2, q::2, n // 4]
+        wide[n, margin : margin + part.shape[0], margin : margin + part.shape[1]] = part
+    around.edged()
+    for one, other in zip(_changed(around, engine), _changed(cells, engine), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def _changed(cells, engine):
+    """A filter and an enlargement."""
+    rng = np.random.default_rng(1)
+    part = rng.normal(size=228).astype(np.float32)
+    filters = finish.unchanging()
+    finish.passes(filters)[0] = part
+    change = rng.normal(size=(3, (cells.height + 1) // 2, (cells.width + 1) // 2)).astype(np.float32)
+    return engine.shuffled(finish._filtered(cells, filters, 0, engine)), engine.shuffled(engine.raised(cells, change))
+
+
+def test_cells_are_convolved_and_enlarged_as_pixels_are(engine):
+    torch = pytest.importorskip("torch")
+    from torch.nn import functional as F
+
+    pixels = planes(picture(3, 33, 46))
+    rng = np.random.default_rng(1)
+    part = rng.normal(size=228).astype(np.float32)
+    change = rng.normal(size=(3, 17, 23)).astype(np.float32)
+    filtered, raised = _changed(finish.Cells.of(pixels), engine)
+    x = F.pad(torch.from_numpy(pixels)[None], (2, 2, 2, 2), mode="replicate")
+    expected = F.conv2d(x, torch.from_numpy(part[3:].reshape(3, 3, 5, 5)), torch.from_numpy(part[:3]))[0]
+    np.testing.assert_allclose(filtered, expected.numpy(), atol=1e-4)
+    twice = F.interpolate(torch.from_numpy(change)[None], scale_factor=2, mode="bilinear")[0, :, :33]
+    np.testing.assert_allclose(raised, pixels + twice.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_a_flat_picture_becomes_flat_in_the_mean_of_the_style(engine, value):
     style = picture(6)
@@ -151,13 +197,13 @@ def test_noise_below_the_ridge_is_not_blown_up(engine):
 def test_sums_of_tiles_are_those_of_the_whole():
     x = planes(picture(8, 400, 300))
     center = np.full(3, 0.4, np.float32)
-    whole = finish.sums(x, center, finish.Places.of(400, 300))
+    whole = finish.sums(finish.Cells.of(x), center, finish.Places.of(400, 300))
     parts = np.zeros_like(whole)
     for top, bottom in ((0, 144), (144, 400)):
         for left, right in ((0, 160), (160, 300)):
             outer = x[:, max(0, top - 16) : bottom + 16, max(0, left - 16) : right + 16]
             places = finish.Places.of(400, 300, (top, bottom, left, right)).seen_from(max(0, top - 16), max(0, left - 16))
-            parts += finish.sums(outer, center, places)
+            parts += finish.sums(finish.Cells.of(outer), center, places)
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-2)
 
 

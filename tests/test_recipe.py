@@ -14,7 +14,7 @@ from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
 
 A_STYLE, ANOTHER = list(library.entries())[:2]
-USED = ("eye.onnx", "generator.onnx", "modulator.onnx", "finish_raise.onnx", "finish_filter.onnx")
+USED = ("eye.onnx", "generator.onnx", "modulator.onnx", "finish_raise.onnx", "finish_filter.onnx", "finish_shuffle.onnx")
 """Weight files that take part in a painting."""
 
 SETTINGS = {

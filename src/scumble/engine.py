@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Engine:
         self.threads = threads
         self.alone = True
         """Whether nothing else wants the processor and the memory. Then threads of a net wait for each other by spinning, which takes a
-        third more of the processor's time, and the generator's memory is kept from one picture to the next: the system's clearing of new
+        third more of the processor's time, and their memory is kept from one picture to the next: the system's clearing of new
         pages took a third of its time at 3840 × 2160. Counts for nets that are loaded after it is set."""
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
@@ -75,17 +76,15 @@ class Engine:
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        painting = name.startswith(("generator", "finish"))
-        # the generator's threads would spin on while its painting is finished, and those of one step of that while the next one runs
-        if painting or not self.alone:
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        else:  # the eye's would spin on while the generator wants the cores: a look at a draft took 97 ms, not 78
+        if self.alone:  # one net's threads would spin on while the next one wants the cores: a look at a draft took 97 ms, not 78
             options.add_session_config_entry("session.force_spinning_stop", "1")
+        else:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         options.enable_mem_pattern = False  # one block for all of a run's tensors: half as much again, and no quicker
         # never given back, so not where a service would hold the peak of its largest picture for ever. The eye's: 69 ms for a look, not 78
-        options.enable_cpu_mem_arena = (painting or name == "eye.onnx") and self.alone
+        options.enable_cpu_mem_arena = name.startswith(("generator", "finish", "eye")) and self.alone
         if options.enable_cpu_mem_arena:
             _open_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")
@@ -111,8 +110,10 @@ class Engine:
 
     def eye(self, pixels: Array) -> list[Array]:
         """Picture (H, W, 3) in [0, 1] -> relu1_1 … relu5_1, (C_k, ⌈H/16⌉·16 / 2^(k-1), …): its edge is repeated up to a multiple of 16."""
-        padded = _pad(pixels, EYE_MULTIPLE, 0, "edge")
-        return [t[0] for t in _run(self._eye, {"pixels": _batch(padded)})]
+        height, width, _ = pixels.shape
+        below, right = -height % EYE_MULTIPLE, -width % EYE_MULTIPLE
+        padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else pixels
+        return [t[0] for t in _run(self._eye, {"pixels": np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)})]
 
     def decode(self, level: int, features: Array) -> Array:
         """One block of the decoder: tap ``level`` (C_k, h, w) -> the one above (C_{k-1}, 2h, 2w); level 1 -> RGB (3, h, w), not clipped."""
@@ -127,6 +128,10 @@ class Engine:
     @cached_property
     def _filter(self) -> onnxruntime.InferenceSession:
         return self._session("finish_filter.onnx")
+
+    @cached_property
+    def _shuffle(self) -> onnxruntime.InferenceSession:
+        return self._session("finish_shuffle.onnx")
 
     @cached_property
     def norms(self) -> tuple[int, ...]:
@@ -179,16 +184,18 @@ class Engine:
         size = 2 * sum(self.norms)
         shares = np.full(size + finish.FILTERS, 0.0 if frozen is None else freeze, np.float32)
         given = (None, None) if frozen is None else (frozen[:size], frozen[size:])
-        planes, used = self.unfinished(pixels, modulation[: self.modulations], given[0], shares[:size], inside)
+        cells, used = self.unfinished(pixels, modulation[: self.modulations], given[0], shares[:size], inside)
         if len(modulation) > self.modulations:
-            planes, filters = finish.finish(planes, modulation[self.modulations :], self, given[1], shares[size:])
+            planes, filters = finish.finish(cells, modulation[self.modulations :], self, given[1], shares[size:])
             used = np.concatenate([used, filters])
+        else:
+            planes = self.shuffled(cells)
         return np.clip(planes, 0.0, 1.0, out=planes).transpose(1, 2, 0), used
 
     def unfinished(
         self, pixels: Array, modulation: Array, frozen: Array | None, freeze: Array, inside: tuple[int, int, int, int] | None = None
-    ) -> tuple[Array, Array]:
-        """What the net itself makes of it: planes (3, H, W), not clipped, and its statistics; see :meth:`paint`."""
+    ) -> tuple[finish.Cells, Array]:
+        """What the net itself makes of it, not clipped, and its statistics; see :meth:`paint`."""
         height, width, _ = pixels.shape
         m = GENERATOR_MARGIN
         top, bottom, left, right = inside or (0, height, 0, width)
@@ -198,25 +205,30 @@ class Engine:
         if width < 4 * GENERATOR_MULTIPLE:
             left, right = -m, width + m
         feeds = {
-            "content": _batch(_pad(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN, "symmetric")),
+            "content": _mirrored(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN),
             "modulation": modulation[None].astype(np.float32),
             "frozen": (np.zeros(len(freeze), np.float32) if frozen is None else frozen.astype(np.float32))[None],
             "freeze": freeze.astype(np.float32),
             "inside": np.array([m + top, m + bottom, m + left, m + right], np.int64) // GENERATOR_MULTIPLE,
         }
-        painted, statistics = _run(self._generator, feeds)
-        return painted[0, :, m : m + height, m : m + width], statistics[0]
+        cells, statistics = _run(self._generator, feeds)
+        return finish.Cells(cells[0], m // 2, height, width), statistics[0]
 
-    def raised(self, planes: Array, change: Array) -> Array:
+    def raised(self, level: finish.Cells, change: Array) -> finish.Cells:
         """See :class:`~scumble.finish.Convolutions`."""
-        _, h, w = planes.shape
-        if h % 2 or w % 2:
-            planes = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)))
-        return _run(self._raise, {"planes": planes[None], "change": change[None]})[0][0, :, :h, :w]
+        before = np.array([level.margin, level.margin]) + 1  # one more, for the window of the enlargement
+        after = np.array(level.array.shape[1:]) + 2 - before - change.shape[1:]
+        feeds = {"cells": level.array[None], "change": change[None], "margins": np.array([0, 0, *before, 0, 0, *after], np.int64)}
+        return replace(level, array=_run(self._raise, feeds)[0][0])
 
-    def filtered(self, planes: Array, kernel: Array, bias: Array) -> Array:
+    def filtered(self, level: finish.Cells, kernel: Array, bias: Array) -> finish.Cells:
         """See :class:`~scumble.finish.Convolutions`."""
-        return _run(self._filter, {"planes": planes[None], "kernel": kernel, "bias": bias})[0][0]
+        return replace(level, array=_run(self._filter, {"cells": level.array[None], "kernel": kernel, "bias": bias})[0][0])
+
+    def shuffled(self, level: finish.Cells) -> Array:
+        """See :class:`~scumble.finish.Convolutions`."""
+        top = 2 * level.margin
+        return _run(self._shuffle, {"cells": level.array[None]})[0][0, :, top : top + level.height, top : top + level.width]
 
 
 @cache
@@ -232,13 +244,16 @@ def _run(session: onnxruntime.InferenceSession, feeds: dict[str, Any]) -> Sequen
     return session.run(None, feeds)
 
 
-def _batch(pixels: Array) -> Array:
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)  # (H, W, 3) -> (1, 3, H, W)
-
-
-def _pad(pixels: Array, multiple: int, margin: int, mode: Any) -> Array:
+def _mirrored(pixels: Array, multiple: int, margin: int) -> Array:
+    """(H, W, 3) -> (1, 3, H', W'): mirrored around by ``margin``, and below and to the right up to a ``multiple`` of pixels."""
     height, width, _ = pixels.shape
     below, right = -(height + 2 * margin) % multiple, -(width + 2 * margin) % multiple
-    if not (margin or below or right):
-        return pixels
-    return np.pad(pixels, ((margin, margin + below), (margin, margin + right), (0, 0)), mode=mode)
+    found = np.empty((1, 3, height + 2 * margin + below, width + 2 * margin + right), np.float32)
+    rows, columns = (np.pad(np.arange(n), (margin, margin + more), "symmetric") for n, more in ((height, below), (width, right)))
+    middle = found[:, :, margin : margin + height]
+    middle[..., margin : margin + width] = pixels.transpose(2, 0, 1)  # straight to its place: np.pad goes over all of it twice
+    for beside in (slice(0, margin), slice(margin + width, None)):
+        middle[..., beside] = middle[..., margin + columns[beside]]
+    for beside in (slice(0, margin), slice(margin + height, None)):
+        found[:, :, beside] = found[:, :, margin + rows[beside]]
+    return found

@@ -236,7 +236,7 @@ def train_generator(
     generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher_folder=teacher, **more)
     if weights is not None:
         export.export_generator(generator, _made(weights))
-        _write_manifest(weights, ("generator", "modulator", "finish_raise", "finish_filter"), out)
+        _write_manifest(weights, ("generator", "modulator", "finish_raise", "finish_filter", "finish_shuffle"), out)
 
 
 @app.command("library", cls=defaults_from("scumble.train.tuning:RECIPE", "scumble.train.tuning:tune", "scumble.train.library:tune_works"))

@@ -57,8 +57,8 @@ def _normalisations(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
     return found
 
 
-def _filters(engine: Engine, unfinished: Callable[[Array], Array], wanted: Array, alpha: float, sweep: Sweep) -> Array:
-    """Of the finish, as far as ``alpha`` in [0, 1] from doing nothing; ``unfinished`` is pixels (h, w, 3) -> what is finished (3, h, w)."""
+def _filters(engine: Engine, unfinished: Callable[[Array], finish.Cells], wanted: Array, alpha: float, sweep: Sweep) -> Array:
+    """Of the finish, as far as ``alpha`` in [0, 1] from doing nothing; ``unfinished`` is pixels (h, w, 3) -> what is finished."""
     filters = finish.unchanging()
     height, width = np.max([(inner.bottom, inner.right) for inner, _, _ in sweep()], axis=0).tolist()
     for n, scale in enumerate(finish.PASSES):
@@ -98,7 +98,7 @@ def fusion_maps(engine: Engine, style: Style, method: str, strength: float, swee
     if style.texture is None:
         return found
 
-    def unfinished(pixels: Array) -> Array:
-        return cascade.unfinished(engine, pixels, style, method=method, strength=strength, frozen=found)[0]
+    def unfinished(pixels: Array) -> finish.Cells:
+        return finish.Cells.of(cascade.unfinished(engine, pixels, style, method=method, strength=strength, frozen=found)[0])
 
     return cascade.FrozenMaps(found.maps, _filters(engine, unfinished, style.texture, min(strength, 1.0), sweep))

@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from scumble.engine import Engine
 from scumble.errors import ScumbleError
-from scumble.finish import PATCH, texture
+from scumble.finish import texture
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
 from scumble.nets.finish import finish, of_texture
-from scumble.nets.generator import MARGIN, MULTIPLE, Generator
+from scumble.nets.generator import MARGIN, MULTIPLE, Generator, shuffle
 from scumble.nets.sight import Sight
 from scumble.style import Style
 from scumble.weights import FOLDER, sha256
@@ -40,7 +40,7 @@ class _Painter(nn.Module):
         self.generator = generator
 
     def forward(self, content: Tensor, modulation: Tensor, frozen: Tensor, freeze: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        return self.generator.paint(content, modulation, frozen, freeze, inside)
+        return self.generator.cells(content, modulation, frozen, freeze, inside)
 
 
 class _Modulator(nn.Module):
@@ -50,6 +50,11 @@ class _Modulator(nn.Module):
 
     def forward(self, style: Tensor, beyond: Tensor, missed: Tensor) -> Tensor:
         return self.generator.modulation(style, beyond=beyond, missed=missed)
+
+
+class _Shuffled(nn.Module):
+    def forward(self, cells: Tensor) -> Tensor:
+        return shuffle(cells)
 
 
 class _SelfContained(nn.Module):
@@ -173,8 +178,8 @@ def export_decoder(decoder: Decoder, folder: Path = FOLDER) -> None:
 def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
     """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``, and what :func:`export_finish` writes.
 
-    The first takes content, modulation, frozen, freeze, inside and gives painted, statistics, see
-    :meth:`~scumble.nets.generator.Generator.paint`; the second style, beyond, missed and gives modulation, see ``modulation`` there.
+    The first takes content, modulation, frozen, freeze, inside and gives cells, statistics, see
+    :meth:`~scumble.nets.generator.Generator.cells`; the second style, beyond, missed and gives modulation, see ``modulation`` there.
     Metadata: ``norms`` are the channels of the first one's normalised places, ``id`` is
     :func:`generator_id`.
     """
@@ -190,8 +195,8 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
         inputs,
         folder / "generator.onnx",
         ["content", "modulation", "frozen", "freeze", "inside"],
-        ["painted", "statistics"],
-        ["content", "painted"],
+        ["cells", "statistics"],
+        ["content", "cells"],
         {"norms": " ".join(map(str, generator.norms)), "id": generator_id(folder / "generator.safetensors")},
     )
     given = (style, torch.zeros(1, 1), torch.zeros_like(style))
@@ -200,42 +205,45 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
 
 
 def export_finish(folder: Path = FOLDER) -> None:
-    """What :mod:`scumble.finish` has convolved: two graphs without weights, for any height and width.
+    """What :mod:`scumble.finish` has computed of its cells (1, 12, h, w): graphs without weights, for any height and width.
 
-    ``finish_raise.onnx``: planes (1, 3, 2h, 2w) + change (1, 3, h, w) enlarged -> raised; ``finish_filter.onnx``: planes, kernel
-    (3, 3, 5, 5), bias (3,) -> filtered, the edge repeated.
+    ``finish_raise.onnx``: cells + change (1, 3, h', w') enlarged -> raised, ``margins`` (8,) saying by how much the edge of the change is
+    repeated, which brings it to (1, 3, h + 2, w + 2); ``finish_filter.onnx``: cells, kernel (12, 12, 3, 3), bias (12,) -> filtered;
+    ``finish_shuffle.onnx``: cells -> planes (1, 3, 2h, 2w).
     """
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
-    def write(name: str, nodes: list[Any], inputs: Mapping[str, list[Any]], output: str, constants: Sequence[Any]) -> None:
-        given = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs.items()]
-        made = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 3, "height", "width"])]
+    def write(name: str, nodes: list[Any], inputs: Mapping[str, list[Any]], output: str, *constants: Any) -> None:
+        kinds = {"margins": TensorProto.INT64}
+        given = [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), shape) for n, shape in inputs.items()]
+        made = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 12, "height", "width"])]
         graph = helper.make_graph(nodes, name, given, made, list(constants))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="scumble")
         replace_file(folder / f"{name}.onnx", model.SerializeToString())
 
-    planes = [1, 3, "height", "width"]
+    cells = [1, 12, "height", "width"]
+    share = torch.tensor(
+        [[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]]
+    )  # of a row before, its own and the next, in a cell's upper and lower pixels
+    enlarging = torch.einsum("cb,py,qx->cpqbyx", torch.eye(3), share, share).reshape(12, 3, 3, 3)
     write(
         "finish_raise",
         [
-            helper.make_node("Resize", ["change", "", "scales"], ["twice"], mode="linear", coordinate_transformation_mode="half_pixel"),
-            helper.make_node("Add", ["planes", "twice"], ["raised"]),
+            helper.make_node("Pad", ["change", "margins"], ["around"], mode="edge"),
+            helper.make_node("Conv", ["around", "enlarging"], ["twice"]),
+            helper.make_node("Add", ["cells", "twice"], ["raised"]),
         ],
-        {"planes": planes, "change": [1, 3, "half_height", "half_width"]},
+        {"cells": cells, "change": [1, 3, "change_height", "change_width"], "margins": [8]},
         "raised",
-        [helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.0])],
+        numpy_helper.from_array(enlarging.numpy(), "enlarging"),
     )
-    r = PATCH - 1
     write(
         "finish_filter",
-        [
-            helper.make_node("Pad", ["planes", "margin"], ["padded"], mode="edge"),
-            helper.make_node("Conv", ["padded", "kernel", "bias"], ["filtered"]),
-        ],
-        {"planes": planes, "kernel": [3, 3, 2 * r + 1, 2 * r + 1], "bias": [3]},
+        [helper.make_node("Conv", ["cells", "kernel", "bias"], ["filtered"], pads=[1, 1, 1, 1])],
+        {"cells": cells, "kernel": [12, 12, 3, 3], "bias": [12]},
         "filtered",
-        [helper.make_tensor("margin", TensorProto.INT64, [8], [0, 0, r, r, 0, 0, r, r])],
     )
+    _onnx(_Shuffled(), (torch.rand(1, 12, 5, 7),), folder / "finish_shuffle.onnx", ["cells"], ["planes"], ["cells", "planes"])
 
 
 def write_manifest(origins: Mapping[str, str], folder: Path = FOLDER) -> None:
