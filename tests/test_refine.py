@@ -68,6 +68,13 @@ def test_the_loss_falls_and_its_lowest_is_returned(eye, style, name):
     assert again.loss == pytest.approx(out.loss, abs=1e-3)
 
 
+def test_a_short_run_is_the_beginning_of_a_long_one(eye, style):
+    content, long = picture(32, 32), []
+    refine(content, content, style, eye, steps=9, progress=lambda i, n, loss: long.append(loss))
+    short = refine(content, content, style, eye, steps=4)
+    assert short.loss == min(long[:5])
+
+
 def test_no_steps_change_nothing(eye, style):
     painted = picture(20, 30, seed=1)
     out = refine(painted, picture(20, 30), style, eye, steps=0)

