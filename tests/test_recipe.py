@@ -14,7 +14,8 @@ from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
 
 A_STYLE, ANOTHER = list(library.entries())[:2]
-USED = ("eye.onnx", "generator.onnx", "modulator.onnx", "finish_raise.onnx", "finish_filter.onnx", "finish_shuffle.onnx")
+ALWAYS = ("eye.onnx", "finish_raise.onnx", "finish_filter.onnx", "finish_shuffle.onnx")
+USED = (*ALWAYS, "generator.onnx", "modulator.onnx")
 """Weight files that take part in a painting."""
 
 SETTINGS = {
@@ -93,7 +94,7 @@ def test_what_needs_the_pixels_of_a_style_gets_its_picture(setting):
 def test_weights_are_those_that_take_part():
     assert recipe.weights_used(request(), named=False) == list(USED)
     fused = recipe.weights_used(request(method="wct"), named=True)
-    assert fused == ["eye.onnx", *(f"decoder{k}.onnx" for k in range(1, 6)), "library.safetensors"]
+    assert fused == [*ALWAYS, *(f"decoder{k}.onnx" for k in range(1, 6)), "library.safetensors"]
     assert "eye.safetensors" in recipe.weights_used(request(quality="fine"), named=False)
     assert "eye.safetensors" not in recipe.weights_used(request(quality="fine", encoder="vgg19"), named=False)
 

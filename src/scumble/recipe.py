@@ -151,9 +151,9 @@ def versions(*, torch: bool) -> dict[str, str]:
 
 def weights_used(request: Request, named: bool) -> list[str]:
     """Names of the weight files that take part in ``request``."""
-    used = ["eye.onnx"]
+    used = ["eye.onnx", "finish_raise.onnx", "finish_filter.onnx", "finish_shuffle.onnx"]
     if request.settings["method"] == "generator":
-        used += ["generator.onnx", "modulator.onnx", "finish_raise.onnx", "finish_filter.onnx", "finish_shuffle.onnx"]
+        used += ["generator.onnx", "modulator.onnx"]
     else:
         used += [f"decoder{k}.onnx" for k in range(1, 6)]
     if request.refines and request.settings["encoder"] == "eye":
