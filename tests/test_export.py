@@ -81,10 +81,10 @@ def test_the_generator():
     assert (modulation - g.modulation(style, beyond=0.6)).abs().max() > 0.01
     agree(run(weight_path("modulator.onnx"), style=style, beyond=torch.full((1, 1), 0.6), missed=missed)[0], modulation)
     for freeze in (0.0, 0.3, 1.0):
-        frozen = g.cells(draw(1, 3, 24, 24, seed=2), modulation)[1]
+        frozen = g.paint(draw(1, 3, 24, 24, seed=2), modulation)[1]
         share, inside = torch.full((g.statistics,), freeze), torch.tensor([1, 4, 0, 6])
         feeds = {"content": x, "modulation": modulation, "frozen": frozen, "freeze": share, "inside": inside}
-        both = zip(run(weight_path("generator.onnx"), **feeds), g.cells(x, modulation, frozen, share, inside), strict=True)
+        both = zip(run(weight_path("generator.onnx"), **feeds), g.paint(x, modulation, frozen, share, inside, shuffled=False), strict=True)
         for got, expected in both:
             agree(got, expected)
 
@@ -105,8 +105,8 @@ def test_a_generator_of_another_shape(tmp_path):
     frozen = torch.zeros(1, g.statistics)
     feeds = {"freeze": torch.zeros(g.statistics), "inside": torch.tensor([0, 2, 0, 3])}
     cells, statistics = run(tmp_path / "generator.onnx", content=x, modulation=modulation, frozen=frozen, **feeds)
-    agree(cells, again.cells(x, modulation)[0])
-    agree(statistics, again.cells(x, modulation)[1])
+    agree(cells, again.paint(x, modulation, shuffled=False)[0])
+    agree(statistics, again.paint(x, modulation)[1])
 
 
 def test_both_files_hold_the_same_numbers(tmp_path):

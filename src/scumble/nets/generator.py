@@ -268,28 +268,14 @@ class Generator(nn.Module):
         freeze: Tensor | float = 0.0,
         inside: Tensor | Sequence[int] | None = None,
         excess: list[Tensor] | None = None,
+        shuffled: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """RGB (N, 3, H, W) in [0, 1] -> painted RGB of the same size (not clipped), and the statistics (N, S) that were used.
-
-        See :meth:`cells`.
-        """
-        cells, used = self.cells(x, modulation, frozen, freeze, inside, excess)
-        return shuffle(cells), used
-
-    def cells(
-        self,
-        x: Tensor,
-        modulation: Tensor,
-        frozen: Tensor | None = None,
-        freeze: Tensor | float = 0.0,
-        inside: Tensor | Sequence[int] | None = None,
-        excess: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """What :meth:`paint` shuffles to pixels, (N, 12, H/2, W/2) as :class:`scumble.finish.Cells` has it, and the statistics.
 
         ``freeze`` in [0, 1], a number or (S,), is the share of ``frozen`` in the statistics: 0 measures, 1 takes the given ones.
         ``inside`` = (top, bottom, left, right) in cells of 8 pixels is the window in which they are measured.
         ``excess`` is given, for every normalised place, by how much features go beyond :data:`LIMIT` (mean of squares): a loss.
+        Not ``shuffled`` to pixels it is (N, 12, H/2, W/2), as :class:`scumble.finish.Cells` has it.
         """
         used: list[Tensor] = []
         pairs = [c for n in self.norms for c in (n, n)]
@@ -340,7 +326,8 @@ class Generator(nn.Module):
         h = shuffle(F.relu(self.touch2(h, touch2)))
         fine = F.conv2d(x, self.fine, stride=2, padding=1)
         sharpness = (1 + sharpness).repeat_interleave(4, dim=1)[:, :, None, None]
-        return self.up2(h) + fine * sharpness + 0.5, torch.cat(used, 1)
+        painted = self.up2(h) + fine * sharpness + 0.5
+        return shuffle(painted) if shuffled else painted, torch.cat(used, 1)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         return self.paint(x, self.modulation(style))[0]

@@ -40,7 +40,7 @@ class _Painter(nn.Module):
         self.generator = generator
 
     def forward(self, content: Tensor, modulation: Tensor, frozen: Tensor, freeze: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        return self.generator.cells(content, modulation, frozen, freeze, inside)
+        return self.generator.paint(content, modulation, frozen, freeze, inside, shuffled=False)
 
 
 class _Modulator(nn.Module):
@@ -179,7 +179,7 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
     """``generator.onnx``, ``modulator.onnx`` and ``generator.safetensors``, and what :func:`export_finish` writes.
 
     The first takes content, modulation, frozen, freeze, inside and gives cells, statistics, see
-    :meth:`~scumble.nets.generator.Generator.cells`; the second style, beyond, missed and gives modulation, see ``modulation`` there.
+    :meth:`~scumble.nets.generator.Generator.paint`; the second style, beyond, missed and gives modulation, see ``modulation`` there.
     Metadata: ``norms`` are the channels of the first one's normalised places, ``id`` is
     :func:`generator_id`.
     """
@@ -222,9 +222,8 @@ def export_finish(folder: Path = FOLDER) -> None:
         replace_file(folder / f"{name}.onnx", model.SerializeToString())
 
     cells = [1, 12, "height", "width"]
-    share = torch.tensor(
-        [[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]]
-    )  # of a row before, its own and the next, in a cell's upper and lower pixels
+    # of the row before, the cell's own and the next, in its upper and its lower pixels
+    share = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
     enlarging = torch.einsum("cb,py,qx->cpqbyx", torch.eye(3), share, share).reshape(12, 3, 3, 3)
     write(
         "finish_raise",
