@@ -96,14 +96,14 @@ def test_a_generator_of_another_shape(tmp_path):
     g.style_std.copy_(draw(10, seed=4))
     g.style_std[0] = 1e-9  # a channel at rest; in half precision it would be 0
     export.export_generator(g, tmp_path)
-    x, style = draw(1, 3, 16, 24), draw(1, 10)
+    x, style = draw(1, 3, 48, 64), draw(1, 10)
     again = stored(Generator(TINY), tmp_path / "generator.safetensors")
     assert torch.equal(again.style_mean, g.style_mean)
     assert torch.equal(again.style_std, g.style_std)
     modulation = again.modulation(style)
     agree(run(tmp_path / "modulator.onnx", style=style, beyond=torch.zeros(1, 1), missed=torch.zeros_like(style))[0], modulation)
     frozen = torch.zeros(1, g.statistics)
-    feeds = {"freeze": torch.zeros(g.statistics), "inside": torch.tensor([0, 2, 0, 3])}
+    feeds = {"freeze": torch.zeros(g.statistics), "inside": torch.tensor([0, 6, 0, 8])}
     cells, statistics = run(tmp_path / "generator.onnx", content=x, modulation=modulation, frozen=frozen, **feeds)
     agree(cells, again.paint(x, modulation, shuffled=False)[0])
     agree(statistics, again.paint(x, modulation)[1])

@@ -139,7 +139,7 @@ def test_any_size_is_finished_and_stays_finite(height, width, seed):
 def test_cells_are_the_picture_and_what_is_around_it_does_not_count(height, width, margin):
     engine, pixels = Engine("cpu", threads=1), picture(height, height, width)
     cells = finish.Cells.of(planes(pixels))
-    np.testing.assert_array_equal(engine.shuffled(cells), planes(pixels))
+    np.testing.assert_array_equal(cells.planes, planes(pixels))
     np.testing.assert_array_equal(cells.planes_at(np.arange(height)), planes(pixels))
     np.testing.assert_allclose(cells.edged().halved(), finish.halved(planes(pixels)), atol=1e-6)
     # as the net hands it over: more around it, and painted
@@ -161,7 +161,7 @@ def _changed(cells, engine):
     filters = finish.unchanging()
     finish.passes(filters)[0] = part
     change = rng.normal(size=(3, (cells.height + 1) // 2, (cells.width + 1) // 2)).astype(np.float32)
-    return engine.shuffled(finish._filtered(cells, filters, 0, engine)), engine.shuffled(engine.raised(cells, change))
+    return finish._filtered(cells, filters, 0, engine).planes, engine.raised(cells, change).planes
 
 
 def test_cells_are_convolved_and_enlarged_as_pixels_are(engine):
@@ -194,16 +194,16 @@ def test_noise_below_the_ridge_is_not_blown_up(engine):
     assert painted.std() < 0.2  # as large as the style's own, 0.29, it would be made without
 
 
-def test_sums_of_tiles_are_those_of_the_whole():
+def test_sums_of_tiles_are_those_of_the_whole(engine):
     x = planes(picture(8, 400, 300))
     center = np.full(3, 0.4, np.float32)
-    whole = finish.sums(finish.Cells.of(x), center, finish.Places.of(400, 300))
+    whole = finish.sums(finish.Cells.of(x), center, finish.Places.of(400, 300), engine)
     parts = np.zeros_like(whole)
     for top, bottom in ((0, 144), (144, 400)):
         for left, right in ((0, 160), (160, 300)):
             outer = x[:, max(0, top - 16) : bottom + 16, max(0, left - 16) : right + 16]
             places = finish.Places.of(400, 300, (top, bottom, left, right)).seen_from(max(0, top - 16), max(0, left - 16))
-            parts += finish.sums(finish.Cells.of(outer), center, places)
+            parts += finish.sums(finish.Cells.of(outer), center, places, engine)
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-2)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scumble import finish
-from scumble.engine import GENERATOR_MARGIN, GENERATOR_MULTIPLE, GENERATOR_REACH, Engine
+from scumble.engine import GENERATOR_MARGIN, GENERATOR_MULTIPLE, GENERATOR_REACH, GENERATOR_TRIMMED, Engine
 from scumble.metrics import grid
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'scumble[torch]'")
@@ -98,6 +98,7 @@ def test_the_result_has_the_size_of_the_picture(engine, modulation, shape):
 def test_what_the_engine_knows_of_the_net_is_so(engine):
     module = generator_module
     assert (GENERATOR_MARGIN, GENERATOR_MULTIPLE, GENERATOR_REACH) == (module.MARGIN, module.MULTIPLE, module.REACH + finish.REACH)
+    assert module.TRIMMED == GENERATOR_TRIMMED
     assert engine.norms == net().norms
     assert engine.modulations == net().modulations
 
@@ -105,6 +106,16 @@ def test_what_the_engine_knows_of_the_net_is_so(engine):
 def test_shuffle_is_pixel_shuffle():
     x = draw(2, 12, 5, 3)
     torch.testing.assert_close(shuffle(x), F.pixel_shuffle(x, 2), atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_cells_are_the_picture_without_the_outermost_of_the_margin():
+    g, x = net(), draw(1, 3, 80, 96)
+    modulation = g.modulation(draw(1, 736))
+    cells, left = g.paint(x, modulation, shuffled=False)[0], generator_module.TRIMMED // 2
+    whole = F.pixel_unshuffle(g.paint(x, modulation)[0], 2)[:, :, left:-left, left:-left]
+    torch.testing.assert_close(cells[:, :, 3:-3, 3:-3], whole[:, :, 3:-3, 3:-3], atol=1e-5, rtol=1e-5)
+    assert (cells - whole).abs().max() > 1e-3  # the outermost see zeros
 
 
 def test_fine_detail_is_what_a_blur_takes_away():

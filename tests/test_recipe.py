@@ -14,7 +14,7 @@ from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
 
 A_STYLE, ANOTHER = list(library.entries())[:2]
-ALWAYS = ("eye.onnx", "finish_raise.onnx", "finish_filter.onnx", "finish_shuffle.onnx")
+ALWAYS = ("eye.onnx", "finish_products.onnx", "finish_filter.onnx", "finish_raise.onnx")
 USED = (*ALWAYS, "generator.onnx", "modulator.onnx")
 """Weight files that take part in a painting."""
 

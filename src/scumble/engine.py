@@ -33,11 +33,16 @@ DEVICES = {
     "directml": "DmlExecutionProvider",
 }
 
+FINISH = ("finish_products", "finish_filter", "finish_raise")
+"""Graphs that :mod:`scumble.finish` is computed by."""
+
 EYE_MULTIPLE = 16
 GENERATOR_MULTIPLE = 8
 GENERATOR_MARGIN = 24
 """The generator pads its convolutions with zeros; this many mirrored pixels around the picture keep nearly all that this does outside of
 it. Of it the outermost four pixels keep less than one 8-bit step on average, as a test holds; with 16 they darkened by three."""
+GENERATOR_TRIMMED = 16
+"""How much of the margin there is no painting of."""
 GENERATOR_REACH = 128 + finish.REACH
 """With frozen statistics a painted pixel depends on nothing farther away than this many pixels: how far tiles have to overlap."""
 
@@ -130,8 +135,8 @@ class Engine:
         return self._session("finish_filter.onnx")
 
     @cached_property
-    def _shuffle(self) -> onnxruntime.InferenceSession:
-        return self._session("finish_shuffle.onnx")
+    def _products(self) -> onnxruntime.InferenceSession:
+        return self._session("finish_products.onnx")
 
     @cached_property
     def norms(self) -> tuple[int, ...]:
@@ -189,7 +194,7 @@ class Engine:
             planes, filters = finish.finish(cells, modulation[self.modulations :], self, given[1], shares[size:])
             used = np.concatenate([used, filters])
         else:
-            planes = self.shuffled(cells)
+            planes = cells.planes
         return np.clip(planes, 0.0, 1.0, out=planes).transpose(1, 2, 0), used
 
     def unfinished(
@@ -212,23 +217,23 @@ class Engine:
             "inside": np.array([m + top, m + bottom, m + left, m + right], np.int64) // GENERATOR_MULTIPLE,
         }
         cells, statistics = _run(self._generator, feeds)
-        return finish.Cells(cells[0], m // 2, height, width), statistics[0]
+        return finish.Cells(cells[0], (m - GENERATOR_TRIMMED) // 2, height, width), statistics[0]
+
+    def products(self, rows: Array) -> Array:
+        """See :class:`~scumble.finish.Computing`."""
+        found: Array = _run(self._products, {"rows": rows})[0]
+        return found
 
     def raised(self, level: finish.Cells, change: Array) -> finish.Cells:
-        """See :class:`~scumble.finish.Convolutions`."""
+        """See :class:`~scumble.finish.Computing`."""
         before = np.array([level.margin, level.margin]) + 1  # one more, for the window of the enlargement
         after = np.array(level.array.shape[1:]) + 2 - before - change.shape[1:]
         feeds = {"cells": level.array[None], "change": change[None], "margins": np.array([0, 0, *before, 0, 0, *after], np.int64)}
         return replace(level, array=_run(self._raise, feeds)[0][0])
 
     def filtered(self, level: finish.Cells, kernel: Array, bias: Array) -> finish.Cells:
-        """See :class:`~scumble.finish.Convolutions`."""
+        """See :class:`~scumble.finish.Computing`."""
         return replace(level, array=_run(self._filter, {"cells": level.array[None], "kernel": kernel, "bias": bias})[0][0])
-
-    def shuffled(self, level: finish.Cells) -> Array:
-        """See :class:`~scumble.finish.Convolutions`."""
-        top = 2 * level.margin
-        return _run(self._shuffle, {"cells": level.array[None]})[0][0, :, top : top + level.height, top : top + level.width]
 
 
 @cache

@@ -54,7 +54,10 @@ FILTERS = len(PASSES) * (3 + _KERNEL)
 """F"""
 _SAME = np.zeros(3 + _KERNEL, np.float32)
 _SAME[3:].reshape(3, 3, -1)[range(3), range(3), _SPAN * _SPAN // 2] = 1
-_PIECE = 256
+_PIECE = 1024
+"""Of how many patches products are summed in single precision."""
+_ROWS_FIRST = np.append(np.arange(9 * PATCH).reshape(PATCH, PATCH, 3).transpose(1, 0, 2), 9 * PATCH)
+"""Of numbers in the order (x, y, channel), and one more, those in the order (y, x, channel)."""
 _MEASURED = 32_768
 """Patches that suffice: of larger pictures those of every second row are measured, or third, and so on. Single autocovariances of so few
 places would not do: their differences are what is fine in a texture, and each would come from other places."""
@@ -126,10 +129,11 @@ class Cells:
     def of(planes: Array) -> Cells:
         """Of (3, H, W), with its edge around it."""
         _, height, width = planes.shape
-        padded = np.pad(planes, ((0, 0), (2, 2 + height % 2), (2, 2 + width % 2)), mode="edge")
-        h, w = padded.shape[1] // 2, padded.shape[2] // 2
-        array = padded.reshape(3, h, 2, w, 2).transpose(0, 2, 4, 1, 3).reshape(12, h, w)
-        return Cells(array, 1, height, width)
+        found = Cells(np.empty((12, (height + 1) // 2 + 2, (width + 1) // 2 + 2), np.float32), 1, height, width)
+        for p in (0, 1):
+            for q in (0, 1):
+                found._by_place[:, p, q, 1 : 1 + (height + 1 - p) // 2, 1 : 1 + (width + 1 - q) // 2] = planes[:, p::2, q::2]
+        return found.edged()
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -139,7 +143,7 @@ class Cells:
 
     def edged(self) -> Cells:
         """The same, what lies next to the picture overwritten by its edge: two pixels, which is as far as a filter sees."""
-        cells = self.array.reshape(3, 2, 2, *self.array.shape[1:])
+        cells = self._by_place
         rows, columns = self.inside
         for turned, along, odd in ((cells, rows, self.height % 2), (cells.transpose(0, 2, 1, 4, 3), columns, self.width % 2)):
             first, last = along.start, along.stop - 1
@@ -159,33 +163,47 @@ class Cells:
         found *= np.float32(0.25)
         return found
 
+    @property
+    def planes(self) -> Array:
+        """The picture as (3, H, W)."""
+        found = np.empty((3, self.height, self.width), np.float32)
+        for p in (0, 1):
+            for q in (0, 1):
+                part = found[:, p::2, q::2]
+                part[:] = self._by_place[:, p, q, self.margin :, self.margin :][:, : part.shape[1], : part.shape[2]]
+        return found
+
+    @property
+    def _by_place(self) -> Array:
+        """(3, 2, 2, h, w): colour, row and column in a cell; a view."""
+        return self.array.reshape(3, 2, 2, *self.array.shape[1:])
+
     def planes_at(self, at: NDArray[np.intp]) -> Array:
         """The rows of pixels ``at`` (N,) as (3, N, W)."""
-        cells = self.array.reshape(3, 2, 2, *self.array.shape[1:])[..., self.inside[1]]
+        cells = self._by_place[..., self.inside[1]]
         found = np.empty((3, len(at), 2 * cells.shape[-1]), np.float32)
         for q in (0, 1):
             found[:, :, q::2] = cells[:, :, q][:, at % 2, self.margin + at // 2]
         return found[:, :, : self.width]
 
 
-def sums(level: Cells, center: Array, places: Places) -> Array64:
+def sums(level: Cells, center: Array, places: Places, by: Computing) -> Array64:
     """Sums over the patches at ``places``, (28, 28): of products of what deviates from ``center``, and of that itself.
 
     Those of a picture's tiles add up to the picture's.
     """
-    at, first, last = np.array(places.rows, np.intp), places.columns.start, places.columns.stop
-    patches = np.empty((len(at), 9 * PATCH + 1, len(places.columns)), np.float32)
-    patches[:, -1] = 1
-    for y in range(PATCH):
-        line = (level.planes_at(at + y) - center[:, None, None]).transpose(1, 0, 2)
-        for x in range(PATCH):
-            patches[:, 3 * (PATCH * y + x) :][:, :3] = line[..., first + x : last + x]
-    found = np.zeros((patches.shape[1],) * 2)
-    for left in range(0, len(places.columns), _PIECE):
-        # so small that BLAS does not share it out among threads: those would go on waiting for more, while the net's want the processor
-        piece = patches[..., left : left + _PIECE]
-        found += (piece @ piece.transpose(0, 2, 1)).sum(0, dtype=np.float64)
-    return found
+    at, columns = np.array(places.rows, np.intp)[:, None] + range(PATCH), places.columns
+    lines = level.planes_at(at.ravel()).reshape(3, len(at), PATCH, -1) - center[:, None, None, None]
+    lines = lines.transpose(1, 2, 0, 3).reshape(len(at), 3 * PATCH, -1)  # row and colour
+    found = np.zeros((9 * PATCH + 1,) * 2)
+    for first in range(columns.start, columns.stop, _PIECE):
+        n = min(_PIECE, columns.stop - first)
+        patches = np.empty((len(at), 9 * PATCH + 1, n), np.float32)
+        patches[:, -1] = 1
+        for x in range(PATCH):  # columns come first here, which is three copies in place of nine
+            patches[:, 3 * PATCH * x :][:, : 3 * PATCH] = lines[..., first + x : first + x + n]
+        found += by.products(patches).sum(0, dtype=np.float64)
+    return found[_ROWS_FIRST[:, None], _ROWS_FIRST]
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,15 +221,19 @@ class Patches:
         return Patches(center + mean.reshape(-1, 3).mean(0), covariance)
 
     @staticmethod
-    def of(level: Cells) -> Patches:
+    def of(level: Cells, by: Computing) -> Patches:
         """Of all of it, but see :class:`Places`."""
         places = Places.of(level.height, level.width)
         center = level.planes_at(np.array(places.rows[::8], np.intp)).mean((1, 2))  # about: what is taken away for the sums is given back
-        return Patches.of_sums(sums(level, center, places), center)
+        return Patches.of_sums(sums(level, center, places, by), center)
 
 
-class Convolutions(Protocol):
+class Computing(Protocol):
     """Who computes: :class:`~scumble.engine.Engine`."""
+
+    def products(self, rows: Array) -> Array:
+        """(N, C, K) -> (N, C, C): sums of products."""
+        ...
 
     def raised(self, level: Cells, change: Array) -> Cells:
         """``level`` + ``change`` (3, ⌈H/2⌉, ⌈W/2⌉), bilinearly enlarged; around the picture there may be anything."""
@@ -221,12 +243,8 @@ class Convolutions(Protocol):
         """``kernel`` (12, 12, 3, 3) and ``bias`` (12,); around the picture there may be anything."""
         ...
 
-    def shuffled(self, level: Cells) -> Array:
-        """As planes (3, H, W)."""
-        ...
 
-
-def finish(cells: Cells, wanted: Array, by: Convolutions, frozen: Array | None = None, freeze: Array | None = None) -> tuple[Array, Array]:
+def finish(cells: Cells, wanted: Array, by: Computing, frozen: Array | None = None, freeze: Array | None = None) -> tuple[Array, Array]:
     """(3, H, W) with the texture that is ``wanted`` (T,), not clipped, and the filters (F,) that did it.
 
     ``frozen`` ones replace them to the share ``freeze`` in [0, 1], (F,). What lies around the picture in ``cells`` is overwritten.
@@ -236,15 +254,15 @@ def finish(cells: Cells, wanted: Array, by: Convolutions, frozen: Array | None =
 
     def measure(n: int, level: Cells) -> None:
         if shares[n] < 1 and min(level.height, level.width) >= LEAST_SIDE:
-            measured, held = filter_of_pass(n, Patches.of(level), wanted, filters), passes(filters)[n]
+            measured, held = filter_of_pass(n, Patches.of(level, by), wanted, filters), passes(filters)[n]
             held[:] = measured + np.float32(shares[n]) * (held - measured)
 
     level = unfiltered(cells, filters, by, len(PASSES) - 1, measure)
     measure(len(PASSES) - 1, level)
-    return by.shuffled(_filtered(level, filters, len(PASSES) - 1, by)), filters
+    return _filtered(level, filters, len(PASSES) - 1, by).planes, filters
 
 
-def unfiltered(cells: Cells, filters: Array, by: Convolutions, last: int, measure: Callable[[int, Cells], None] | None = None) -> Cells:
+def unfiltered(cells: Cells, filters: Array, by: Computing, last: int, measure: Callable[[int, Cells], None] | None = None) -> Cells:
     """What the filter of pass ``last`` is measured on: the filters before it have been there.
 
     ``measure`` sets each of these in time; it is told the pass, and what its filter is measured on.
@@ -258,7 +276,7 @@ def unfiltered(cells: Cells, filters: Array, by: Convolutions, last: int, measur
             measure(n, level)
         level = _filtered(level, filters, n, by)
         if following > scale:
-            change = by.shuffled(level) - coarser[scale]
+            change = level.planes - coarser[scale]
             level = by.raised(cells if following == SCALES - 1 else Cells.of(coarser[following]), change)
         level = level.edged()
     return level
@@ -290,7 +308,7 @@ def _pyramid(planes: Array) -> list[Array]:
     return found[::-1]
 
 
-def _filtered(level: Cells, filters: Array, n: int, by: Convolutions) -> Cells:
+def _filtered(level: Cells, filters: Array, n: int, by: Computing) -> Cells:
     part = passes(filters)[n]
     return by.filtered(level, np.append(part[3:], np.float32(0))[_of_cells()], part[:3].repeat(4))
 

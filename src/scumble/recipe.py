@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scumble import __version__, library, weights
+from scumble.engine import FINISH
 from scumble.errors import InputError, UsageError
 from scumble.mask import Mask
 from scumble.picture import Picture
@@ -151,7 +152,7 @@ def versions(*, torch: bool) -> dict[str, str]:
 
 def weights_used(request: Request, named: bool) -> list[str]:
     """Names of the weight files that take part in ``request``."""
-    used = ["eye.onnx", "finish_raise.onnx", "finish_filter.onnx", "finish_shuffle.onnx"]
+    used = ["eye.onnx", *(f"{name}.onnx" for name in FINISH)]
     if request.settings["method"] == "generator":
         used += ["generator.onnx", "modulator.onnx"]
     else:

@@ -220,6 +220,7 @@ def train_generator(
     if teacher is None and pairs is not None:
         raise UsageError("--pairs needs --teacher FOLDER")
     _begin()
+    from scumble.engine import FINISH
     from scumble.train import export
     from scumble.train.generator import RECIPE, train_generator
 
@@ -236,7 +237,7 @@ def train_generator(
     generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher_folder=teacher, **more)
     if weights is not None:
         export.export_generator(generator, _made(weights))
-        _write_manifest(weights, ("generator", "modulator", "finish_raise", "finish_filter", "finish_shuffle"), out)
+        _write_manifest(weights, ("generator", "modulator", *FINISH), out)
 
 
 @app.command("library", cls=defaults_from("scumble.train.tuning:RECIPE", "scumble.train.tuning:tune", "scumble.train.library:tune_works"))

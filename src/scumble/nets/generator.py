@@ -33,6 +33,10 @@ MARGIN = 24
 """Convolutions pad with zeros (padding by replication is a third of the time in ONNX Runtime), so callers mirror this many
 pixels around the picture and crop them away: what zeros do to a border stays outside."""
 
+TRIMMED = 16
+"""How much of the margin is cut off where the last two convolutions begin: what is left, four cells of 2 × 2 pixels, is one more than the
+zeros around it reach into."""
+
 REACH = 128
 """How far a pixel sees when statistics are frozen, rounded up to a multiple of :data:`MULTIPLE`."""
 
@@ -110,10 +114,11 @@ class UpConv(nn.Module):
         o, c = self.weight.shape[:2]
         of_each = self.weight[None] if weight is None else weight.reshape(-1, o, c, 3, 3)
         kernel = torch.einsum("pka,qlb,nockl->nopqcab", self.phases, self.phases, of_each).reshape(-1, c, 3, 3)
+        bias = self.bias.repeat_interleave(4)
+        if len(of_each) == 1:
+            return F.conv2d(x, kernel, bias, padding=1)
         n, _, h, w = x.shape
-        groups = 1 if weight is None else n
-        bias = self.bias.repeat_interleave(4).repeat(groups)
-        return F.conv2d(x.reshape(n // groups, -1, h, w), kernel, bias, padding=1, groups=groups).reshape(n, 4 * o, h, w)
+        return F.conv2d(x.reshape(1, -1, h, w), kernel, bias.repeat(n), padding=1, groups=n).reshape(n, 4 * o, h, w)
 
 
 def _fine_filter() -> Tensor:
@@ -275,7 +280,8 @@ class Generator(nn.Module):
         ``freeze`` in [0, 1], a number or (S,), is the share of ``frozen`` in the statistics: 0 measures, 1 takes the given ones.
         ``inside`` = (top, bottom, left, right) in cells of 8 pixels is the window in which they are measured.
         ``excess`` is given, for every normalised place, by how much features go beyond :data:`LIMIT` (mean of squares): a loss.
-        Not ``shuffled`` to pixels it is (N, 12, H/2, W/2), as :class:`scumble.finish.Cells` has it.
+        Not ``shuffled`` to pixels it is (N, 12, H/2 − 16, W/2 − 16), as :class:`scumble.finish.Cells` has it, without the outermost
+        :data:`TRIMMED` pixels.
         """
         used: list[Tensor] = []
         pairs = [c for n in self.norms for c in (n, n)]
@@ -323,10 +329,12 @@ class Generator(nn.Module):
         for b in self.blocks4:
             h = block(b, h, next(matrices), 2)  # pyright: ignore[reportArgumentType]
         h = F.relu(norm(mixed(up4, h), 2))
+        if not shuffled:
+            h, x = (t[:, :, cut:-cut, cut:-cut] for t, cut in ((h, TRIMMED // 4), (x, TRIMMED)))
         h = shuffle(F.relu(self.touch2(h, touch2)))
-        fine = F.conv2d(x, self.fine, stride=2, padding=1)
-        sharpness = (1 + sharpness).repeat_interleave(4, dim=1)[:, :, None, None]
-        painted = self.up2(h) + fine * sharpness + 0.5
+        # gains before the convolution and the middle grey in it: what is left, a sum of two, ONNX Runtime makes in its own layout
+        fine = F.conv2d(x * (1 + sharpness)[:, :, None, None], self.fine, x.new_full((12,), 0.5), stride=2, padding=1)
+        painted = fine + self.up2(h)
         return shuffle(painted) if shuffled else painted, torch.cat(used, 1)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _filters(engine: Engine, unfinished: Callable[[Array], finish.Cells], wanted
             level = finish.unfiltered(unfinished(pixels), filters, engine, n)
             window = (inner.top // cell, -(-inner.bottom // cell), inner.left // cell, -(-inner.right // cell))
             places = finish.Places.of(-(-height // cell), -(-width // cell), window)
-            found = found + finish.sums(level, center, places.seen_from(outer.top // cell, outer.left // cell))
+            found = found + finish.sums(level, center, places.seen_from(outer.top // cell, outer.left // cell), engine)
         held, own = finish.passes(filters)[n], finish.Patches.of_sums(found, center)
         held += np.float32(alpha) * (finish.filter_of_pass(n, own, wanted, filters) - held)
     return filters

@@ -23,7 +23,7 @@ from scumble.finish import texture
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
 from scumble.nets.finish import finish, of_texture
-from scumble.nets.generator import MARGIN, MULTIPLE, Generator, shuffle
+from scumble.nets.generator import MARGIN, MULTIPLE, Generator
 from scumble.nets.sight import Sight
 from scumble.style import Style
 from scumble.weights import FOLDER, sha256
@@ -50,11 +50,6 @@ class _Modulator(nn.Module):
 
     def forward(self, style: Tensor, beyond: Tensor, missed: Tensor) -> Tensor:
         return self.generator.modulation(style, beyond=beyond, missed=missed)
-
-
-class _Shuffled(nn.Module):
-    def forward(self, cells: Tensor) -> Tensor:
-        return shuffle(cells)
 
 
 class _SelfContained(nn.Module):
@@ -205,23 +200,34 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
 
 
 def export_finish(folder: Path = FOLDER) -> None:
-    """What :mod:`scumble.finish` has computed of its cells (1, 12, h, w): graphs without weights, for any height and width.
+    """What :mod:`scumble.finish` has computed: graphs without weights, those of its cells (1, 12, h, w) for any height and width.
 
+    ``finish_products.onnx``: rows (n, c, k) -> products (n, c, c) of each with each.
     ``finish_raise.onnx``: cells + change (1, 3, h', w') enlarged -> raised, ``margins`` (8,) saying by how much the edge of the change is
-    repeated, which brings it to (1, 3, h + 2, w + 2); ``finish_filter.onnx``: cells, kernel (12, 12, 3, 3), bias (12,) -> filtered;
-    ``finish_shuffle.onnx``: cells -> planes (1, 3, 2h, 2w).
+    repeated, which brings it to (1, 3, h + 2, w + 2); ``finish_filter.onnx``: cells, kernel (12, 12, 3, 3), bias (12,) -> filtered.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    def write(name: str, nodes: list[Any], inputs: Mapping[str, list[Any]], output: str, *constants: Any) -> None:
+    def write(name: str, nodes: list[Any], inputs: Mapping[str, list[Any]], output: Mapping[str, list[Any]], *constants: Any) -> None:
         kinds = {"margins": TensorProto.INT64}
-        given = [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), shape) for n, shape in inputs.items()]
-        made = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 12, "height", "width"])]
+        given, made = (
+            [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), shape) for n, shape in tensors.items()]
+            for tensors in (inputs, output)
+        )
         graph = helper.make_graph(nodes, name, given, made, list(constants))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="scumble")
         replace_file(folder / f"{name}.onnx", model.SerializeToString())
 
     cells = [1, 12, "height", "width"]
+    write(
+        "finish_products",
+        [
+            helper.make_node("Transpose", ["rows"], ["columns"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", ["rows", "columns"], ["products"]),
+        ],
+        {"rows": ["n", "c", "k"]},
+        {"products": ["n", "c", "c"]},
+    )
     # of the row before, the cell's own and the next, in its upper and its lower pixels
     share = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
     enlarging = torch.einsum("cb,py,qx->cpqbyx", torch.eye(3), share, share).reshape(12, 3, 3, 3)
@@ -233,16 +239,15 @@ def export_finish(folder: Path = FOLDER) -> None:
             helper.make_node("Add", ["cells", "twice"], ["raised"]),
         ],
         {"cells": cells, "change": [1, 3, "change_height", "change_width"], "margins": [8]},
-        "raised",
+        {"raised": cells},
         numpy_helper.from_array(enlarging.numpy(), "enlarging"),
     )
     write(
         "finish_filter",
         [helper.make_node("Conv", ["cells", "kernel", "bias"], ["filtered"], pads=[1, 1, 1, 1])],
         {"cells": cells, "kernel": [12, 12, 3, 3], "bias": [12]},
-        "filtered",
+        {"filtered": cells},
     )
-    _onnx(_Shuffled(), (torch.rand(1, 12, 5, 7),), folder / "finish_shuffle.onnx", ["cells"], ["planes"], ["cells", "planes"])
 
 
 def write_manifest(origins: Mapping[str, str], folder: Path = FOLDER) -> None:
