@@ -170,6 +170,20 @@ def test_one_part_is_trained_and_nothing_else(
     assert (start.modulation(style, **asked) - trained.modulation(style, **asked)).abs().max() > 1e-5
 
 
+def test_second_paintings_are_trained_along(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(generator.RECIPE, steps=2, warm_up=1, log_every=1, ema=0.0)
+    start, trained = seeded_generator(), {}
+    for along in (False, True):
+        more = {"start": seeded_generator(), "size": 64, "batch": 2, "warm_steps": 0}
+        trained[along] = generator.train_generator(pack, eye, tmp_path / str(along), recipe, with_look=along, **more)
+        assert torch.equal(trained[along].look, start.look) is not along
+        assert not torch.equal(trained[along].touch2.weight, start.touch2.weight)
+    # the first step is the same, the second one paints what the first painting missed
+    first, second = (list(csv.DictReader((tmp_path / str(along) / "log.csv").open())) for along in (False, True))
+    assert first[0]["style"] == second[0]["style"]
+    assert first[1]["style"] != second[1]["style"]
+
+
 def test_what_was_missed_is_the_style_less_the_paintings_own(eye: Eye) -> None:
     net, x, vectors = seeded_generator(), torch.rand(1, 3, 96, 96), torch.rand(1, 736)
     wanted = autocovariances(torch.rand(1, 3, 64, 64))

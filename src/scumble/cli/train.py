@@ -199,6 +199,7 @@ def train_generator(
     only_look: Annotated[
         bool, typer.Option("--only-look", help="Train how a second painting mends the first, and leave the rest as it is.")
     ] = False,
+    with_look: Annotated[bool, typer.Option("--with-look", help="Train second paintings along with first ones.")] = False,
     content_target: ContentTarget = None,
     cache: Annotated[int | None, typer.Option(metavar="N", help="See so many style crops once and keep their statistics.")] = None,
     style_size: StyleSize = None,
@@ -226,7 +227,7 @@ def train_generator(
 
     eye = _eye(weights)
     more = _given(judge=judge, size=size, batch=batch, device=device, content_target=content_target, cache=cache, bfloat16=bfloat16)
-    more |= _given(style_size=style_size, works=works, only_beyond=only_beyond, only_look=only_look)
+    more |= _given(style_size=style_size, works=works, only_beyond=only_beyond, only_look=only_look, with_look=with_look)
     if go_on:
         more |= {"start": export.load_generator(_weights_at(weights, "generator.safetensors")), "warm_steps": 0}
     if pairs is not None and teacher is not None:

@@ -137,6 +137,7 @@ def train_generator(
     content_target: float = 0.7,
     only_beyond: bool = False,
     only_look: bool = False,
+    with_look: bool = False,
     device: str = "cpu",
     bfloat16: bool = False,
     validate: Callable[[Generator, Eye], Mapping[str, float]] | None = None,
@@ -156,6 +157,7 @@ def train_generator(
         content_target: the content distance to hold, see :class:`Balance`; on crops of 128 pixels it is 1.6 times that on whole pictures.
         only_beyond: move nothing but what a strength above 1 changes in ``start``; at 1 and below the net paints as before.
         only_look: move nothing but how far ``start`` goes for what its first painting missed; that painting stays as it is.
+        with_look: every other batch is painted a second time for what its first painting missed, as pictures are by default, and judged so.
         bfloat16: networks (not losses) in bfloat16: on GPUs, and on processors that have it, a third less time.
         validate: called with the moving average and the eye; see :meth:`scumble.train.validation.Pairs.validate`.
     """
@@ -180,7 +182,7 @@ def train_generator(
     balance = Balance(content_target, 0.62 if only_beyond else 0.9 if only_look else 0.4)
     one_part = only_beyond or only_look
     generator.requires_grad_(not one_part)
-    generator.look.requires_grad_(only_look)  # nothing else makes a second painting
+    generator.look.requires_grad_(only_look or with_look)  # nothing else makes a second painting
     if only_beyond:
         generator.beyond.requires_grad_(True)
 
@@ -225,7 +227,8 @@ def train_generator(
                 wanted = joined(autocovariances(x[:same]), wanted)
         noise = torch.randn(lesson.vector.shape, generator=rng).to(device) * NOISE * model.style_std
         vectors = torch.cat([*own, lesson.vector + noise])
-        missed = missed_in(model, eye, x, model.modulation(vectors), vectors, wanted) if only_look else None
+        again = only_look or (with_look and step % 2 == 1)
+        missed = missed_in(model, eye, x, model.modulation(vectors), vectors, wanted) if again else None
         modulation = model.modulation(vectors, beyond=beyond, missed=missed)
         ease = (1 + beyond) ** EASE
         loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, wanted, balance, same, ease)
