@@ -174,6 +174,12 @@ def test_pyramid_is_exact_and_stays_in_range():
         torch.testing.assert_close(pyramid.pixels(), (x + 0.9).clamp(max=1))
 
 
+def test_what_leads_out_of_the_range_moves_nothing():
+    x = torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0, -1e-7, 1 + 1e-7])
+    gradient = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0])  # the way down is the other way
+    assert module._inward(gradient, x).tolist() == [0, -1, 1, 1, 0, 0, 0]
+
+
 def test_pyramid_reaches_a_palette_in_fewer_steps(eye):
     content, red = picture(64, 64), picture(64, 64) * np.array([1, 0.3, 0.3], np.float32)
     target = style_statistics(eye, [red])
