@@ -171,6 +171,7 @@ def refine(
                 preview(best.copy())
             if done:
                 break
+            assert found.gradient is not None
             descent.step(list(torch.autograd.grad(x, pyramid.levels, _inward(found.gradient, x.detach()))))
             pyramid.project()
             taken += 1
