@@ -206,6 +206,9 @@ def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
     for only in ({"only_beyond": True}, {"only_look": True}):
         with pytest.raises(UsageError, match="add --go-on"):
             generator.train_generator(pack, eye, tmp_path, **only)
+    for part in ({"only_beyond": True}, {"only_look": True}):
+        with pytest.raises(UsageError, match="--with-look trains all of the net"):
+            generator.train_generator(pack, eye, tmp_path, with_look=True, start=seeded_generator(), **part)
     with pytest.raises(UsageError, match="size must be between 64 and 100000; got 48"):
         generator.missed_in(seeded_generator(), eye, torch.rand(1, 3, 48, 48), torch.rand(1, 1), torch.rand(1, 736), None)
     with pytest.raises(UsageError, match="give one of them"):

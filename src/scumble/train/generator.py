@@ -163,6 +163,8 @@ def train_generator(
     """
     if only_beyond and only_look:
         raise UsageError("--only-beyond and --only-look leave each other nothing to train; give one of them")
+    if with_look and (only_beyond or only_look):
+        raise UsageError("--with-look trains all of the net, --only-beyond and --only-look a part of it; give one of them")
     if (only_beyond or only_look) and start is None:
         raise UsageError("--only-beyond and --only-look are for a generator that paints already: add --go-on")
     last = torch.channels_last
