@@ -27,7 +27,7 @@ def gpu(
 ) -> tuple[list[Row], Table]:
     import torch
 
-    from scumble.nets.finish import autocovariances, finish
+    from scumble.nets.finish import autocovariances, finish, narrow
     from scumble.nets.generator import MULTIPLE
     from scumble.train.export import load_generator
 
@@ -45,7 +45,7 @@ def gpu(
 
     # one after the other: of both as one, PyTorch 2.13's compiler makes an assertion fail
     paint, end = (torch.compile(f, dynamic=False) if compiled else f for f in (planes_of, finished))
-    wanted = autocovariances(_batch(photograph(256, 256, seed=1), 1, device))
+    wanted = narrow(autocovariances(_batch(photograph(256, 256, seed=1), 1, device)))
     bandwidth = _bandwidth(device, budget)
     rows: list[Row] = []
     with torch.inference_mode():

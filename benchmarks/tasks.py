@@ -40,7 +40,7 @@ def paint(method: str, height: int, width: int, budget: dict[str, float]) -> dic
     elif method == "good":
 
         def after_a_look() -> None:
-            engine.paint(pixels, style.modulation(engine, missed=style.missed_in(pixels, engine)))
+            engine.paint(pixels, style.modulation(engine, missed=style.missed_in(pixels, engine), wide=True))
 
         times = measure(after_a_look, Budget(**budget))
     else:

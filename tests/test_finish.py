@@ -35,28 +35,57 @@ def finished(pixels, texture, engine, **frozen):
     return out.transpose(1, 2, 0), filters
 
 
+BOTH = pytest.mark.parametrize("patch", [finish.NARROW, finish.WIDE])
+
+
+def texture(pixels, patch):
+    return finish.texture(pixels) if patch == finish.WIDE else finish.narrow(finish.texture(pixels))
+
+
 def distance(a, b):
     """Of two textures, relative to the second's, scale by scale."""
     a, b = finish.scales(a), finish.scales(b)
     return np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def test_a_painting_gets_the_colors_of_the_style_and_nearer_to_its_texture_at_every_scale(engine):
+@BOTH
+def test_a_painting_gets_the_colors_of_the_style_and_nearer_to_its_texture_at_every_scale(engine, patch):
     content, style = picture(0), picture(7, 120, 90, contrast=0.6)
-    wanted = finish.texture(style)
+    wanted = texture(style, patch)
     painted, _ = finished(content, wanted, engine)
     np.testing.assert_allclose(painted.mean((0, 1)), style.mean((0, 1)), atol=2e-3)
     np.testing.assert_allclose(np.cov(painted.reshape(-1, 3).T), np.cov(style.reshape(-1, 3).T), rtol=0.15, atol=1e-3)
-    assert np.all(distance(finish.texture(painted), wanted) < 0.5 * distance(finish.texture(content), wanted))
+    assert np.all(distance(texture(painted, patch), wanted) < 0.5 * distance(texture(content, patch), wanted))
 
 
-def test_the_second_pass_at_the_finest_scale_does_what_the_first_has_left(engine):
-    content, wanted = picture(0), finish.texture(picture(7, 120, 90, contrast=0.6))
+def test_larger_patches_bring_a_painting_nearer_to_what_lies_further_apart(engine):
+    content, wanted = picture(0, 256, 256), finish.texture(picture(7, 256, 256, contrast=0.6))
+    near, far = (finish.texture(finished(content, w, engine)[0]) for w in (finish.narrow(wanted), wanted))
+    beyond = np.setdiff1d(np.arange(len(finish.scales(wanted)[0])), finish._narrow())
+    missing = [np.linalg.norm((finish.scales(t) - finish.scales(wanted))[:, beyond]) for t in (near, far)]
+    assert missing[1] < 0.8 * missing[0]
+
+
+def test_smaller_patches_are_a_part_of_larger_ones():
+    whole = finish.texture(picture(3))
+    part = finish.narrow(whole)
+    assert (finish.patch_of(whole), finish.patch_of(part)) == (finish.WIDE, finish.NARROW)
+    np.testing.assert_array_equal(finish.narrow(part), part)
+    n = 9 * len(finish.offsets(finish.NARROW)) // 9 * 9
+    small, large = (finish.of_patches(finish.scales(t)[1][3:].reshape(-1, 3, 3)) for t in (part, whole))
+    five = np.arange(75).reshape(5, 5, 3)[:3, :3].ravel()  # the corner of the larger patch
+    assert len(part) == finish.SCALES * (3 + n)
+    np.testing.assert_allclose(large[np.ix_(five, five)], small, atol=1e-12)
+
+
+@BOTH
+def test_the_second_pass_at_the_finest_scale_does_what_the_first_has_left(engine, patch):
+    content, wanted = picture(0), texture(picture(7, 120, 90, contrast=0.6), patch)
     painted, filters = finished(content, wanted, engine)
-    finish.passes(filters)[-1] = finish.passes(finish.unchanging())[-1]
-    once, _ = finished(content, wanted, engine, frozen=filters, freeze=np.ones(finish.FILTERS))
+    finish.passes(filters)[-1] = finish.passes(finish.unchanging(patch))[-1]
+    once, _ = finished(content, None, engine, frozen=filters)
     assert finish.PASSES[-2:] == (finish.SCALES - 1,) * 2
-    assert distance(finish.texture(painted), wanted)[-1] < 0.85 * distance(finish.texture(once), wanted)[-1]
+    assert distance(texture(painted, patch), wanted)[-1] < 0.85 * distance(texture(once, patch), wanted)[-1]
 
 
 def test_a_picture_that_has_the_texture_already_stays_nearly_as_it_is(engine):
@@ -65,13 +94,14 @@ def test_a_picture_that_has_the_texture_already_stays_nearly_as_it_is(engine):
     assert 10 * np.log10(1 / np.mean((painted - content) ** 2)) > 40  # dB: what patches at the edge count twice and once
 
 
-def test_the_map_carries_one_gaussian_to_the_other():
-    a, b = (finish.texture(picture(seed)) for seed in (2, 3))
+@BOTH
+def test_the_map_carries_one_gaussian_to_the_other(patch):
+    a, b = (texture(picture(seed), patch) for seed in (2, 3))
     own = finish.Patches(finish.scales(a)[0][:3].astype(np.float64), finish.of_patches(finish.scales(a)[0][3:].reshape(-1, 3, 3)))
-    ridge = finish.RIDGE * np.eye(27)
+    ridge = finish.RIDGE * np.eye(3 * patch * patch)
     own = finish.Patches(own.mean, own.covariance - ridge)
     same = finish.monge_filter(own, finish.scales(a)[0], ridge)
-    np.testing.assert_allclose(same, finish.passes(finish.unchanging())[0], atol=1e-5)
+    np.testing.assert_allclose(same, finish.passes(finish.unchanging(patch))[0], atol=1e-5)
     other = finish.monge_filter(own, finish.scales(b)[0], ridge)
     flat = other[3:].reshape(3, 3, -1).sum(2) @ own.mean + other[:3]
     np.testing.assert_allclose(flat, finish.scales(b)[0][:3], atol=1e-5)
@@ -99,43 +129,46 @@ def test_what_was_fused_is_finished(engine, method):
     np.testing.assert_array_equal(kept.filters, used.filters)
     # as far as the strength from doing nothing, so that strength 0 is what the decoder makes of the content
     half = cascade.paint(engine, content, style, method=method, strength=0.5)[1].filters
-    step = [np.abs(f - finish.unchanging()).sum() for f in (half, used.filters)]
+    step = [np.abs(f - finish.unchanging(finish.WIDE)).sum() for f in (half, used.filters)]
     assert 0.1 * step[1] < step[0] < 0.9 * step[1]
     assert cascade.paint(engine, content, style, method=method, strength=0.0)[1].filters is None
 
 
-def test_frozen_filters_replace_what_is_measured(engine):
-    wanted = finish.texture(picture(4))
+@BOTH
+def test_frozen_filters_replace_what_is_measured(engine, patch):
+    wanted = texture(picture(4), patch)
     painted, filters = finished(picture(5), wanted, engine)
-    again, same = finished(picture(5), wanted, engine, frozen=filters, freeze=np.ones(finish.FILTERS))
-    np.testing.assert_array_equal(again, painted)
-    np.testing.assert_array_equal(same, filters)
-    untouched, _ = finished(picture(5), wanted, engine, frozen=finish.unchanging(), freeze=np.ones(finish.FILTERS))
+    for asked, freeze in ((wanted, np.ones(len(filters))), (None, None)):
+        again, same = finished(picture(5), asked, engine, frozen=filters, freeze=freeze)
+        np.testing.assert_array_equal(again, painted)
+        np.testing.assert_array_equal(same, filters)
+    untouched, _ = finished(picture(5), None, engine, frozen=finish.unchanging(patch))
     np.testing.assert_allclose(untouched, picture(5), atol=1e-6)
 
 
-def test_a_share_of_frozen_filters_is_in_between(engine):
-    content, wanted = picture(5, 160, 136), finish.texture(picture(4))
-    free, same = (finish.passes(f)[0] for f in (finished(content, wanted, engine)[1], finish.unchanging()))
-    _, between = finished(content, wanted, engine, frozen=finish.unchanging(), freeze=np.full(finish.FILTERS, 0.5))
+@BOTH
+def test_a_share_of_frozen_filters_is_in_between(engine, patch):
+    content, wanted, unchanging = picture(5, 160, 136), texture(picture(4), patch), finish.unchanging(patch)
+    free, same = (finish.passes(f)[0] for f in (finished(content, wanted, engine)[1], unchanging))
+    _, between = finished(content, wanted, engine, frozen=unchanging, freeze=np.full(len(unchanging), 0.5))
     assert np.abs(free - same).max() > 0.01
     np.testing.assert_allclose(finish.passes(between)[0], free / 2 + same / 2, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
-def test_any_size_is_finished_and_stays_finite(height, width, seed):
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 99), st.sampled_from([finish.NARROW, finish.WIDE]))
+def test_any_size_is_finished_and_stays_finite(height, width, seed, patch):
     engine = Engine("cpu", threads=1)
-    painted, filters = finished(picture(seed, height, width), finish.texture(picture(seed + 1, 40, 30)), engine)
+    painted, filters = finished(picture(seed, height, width), texture(picture(seed + 1, 40, 30), patch), engine)
     assert painted.shape == (height, width, 3)
     assert np.isfinite(painted).all()
-    assert filters.shape == (finish.FILTERS,)
+    assert filters.shape == (finish.filters_size(patch),)
     if min(height, width) < finish.LEAST_SIDE:
         np.testing.assert_allclose(painted, picture(seed, height, width), atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 21), st.integers(1, 21), st.integers(1, 5))
+@given(st.integers(1, 21), st.integers(1, 21), st.integers(finish.AROUND, 5))
 def test_cells_are_the_picture_and_what_is_around_it_does_not_count(height, width, margin):
     engine, pixels = Engine("cpu", threads=1), picture(height, height, width)
     cells = finish.Cells.of(planes(pixels))
@@ -150,31 +183,32 @@ def test_cells_are_the_picture_and_what_is_around_it_does_not_count(height, widt
         part = pixels[p::2, q::2, n // 4]
         wide[n, margin : margin + part.shape[0], margin : margin + part.shape[1]] = part
     around.edged()
-    for one, other in zip(_changed(around, engine), _changed(cells, engine), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    for patch in (finish.NARROW, finish.WIDE):
+        for one, other in zip(_changed(around, patch, engine), _changed(cells, patch, engine), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def _changed(cells, engine):
+def _changed(cells, patch, engine):
     """A filter and an enlargement."""
     rng = np.random.default_rng(1)
-    part = rng.normal(size=228).astype(np.float32)
-    filters = finish.unchanging()
-    finish.passes(filters)[0] = part
+    filters = finish.unchanging(patch)
+    finish.passes(filters)[0] = rng.normal(size=3 + 9 * (2 * patch - 1) ** 2)
     change = rng.normal(size=(3, (cells.height + 1) // 2, (cells.width + 1) // 2)).astype(np.float32)
     return finish._filtered(cells, filters, 0, engine).planes, engine.raised(cells, change).planes
 
 
-def test_cells_are_convolved_and_enlarged_as_pixels_are(engine):
+@BOTH
+def test_cells_are_convolved_and_enlarged_as_pixels_are(engine, patch):
     torch = pytest.importorskip("torch")
     from torch.nn import functional as F
 
     pixels = planes(picture(3, 33, 46))
-    rng = np.random.default_rng(1)
-    part = rng.normal(size=228).astype(np.float32)
+    rng, span = np.random.default_rng(1), 2 * patch - 1
+    part = rng.normal(size=3 + 9 * span * span).astype(np.float32)
     change = rng.normal(size=(3, 17, 23)).astype(np.float32)
-    filtered, raised = _changed(finish.Cells.of(pixels), engine)
-    x = F.pad(torch.from_numpy(pixels)[None], (2, 2, 2, 2), mode="replicate")
-    expected = F.conv2d(x, torch.from_numpy(part[3:].reshape(3, 3, 5, 5)), torch.from_numpy(part[:3]))[0]
+    filtered, raised = _changed(finish.Cells.of(pixels), patch, engine)
+    x = F.pad(torch.from_numpy(pixels)[None], (patch - 1,) * 4, mode="replicate")
+    expected = F.conv2d(x, torch.from_numpy(part[3:].reshape(3, 3, span, span)), torch.from_numpy(part[:3]))[0]
     np.testing.assert_allclose(filtered, expected.numpy(), atol=1e-4)
     twice = F.interpolate(torch.from_numpy(change)[None], scale_factor=2, mode="bilinear")[0, :, :33]
     np.testing.assert_allclose(raised, pixels + twice.numpy(), atol=1e-5)
@@ -187,22 +221,24 @@ def test_a_flat_picture_becomes_flat_in_the_mean_of_the_style(engine, value):
     np.testing.assert_allclose(painted, np.broadcast_to(style.mean((0, 1)), painted.shape), atol=2e-3)
 
 
-def test_noise_below_the_ridge_is_not_blown_up(engine):
+@BOTH
+def test_noise_below_the_ridge_is_not_blown_up(engine, patch):
     rng = np.random.default_rng(0)
     noisy = np.clip(0.5 + 0.004 * rng.normal(size=(128, 128, 3)), 0, 1).astype(np.float32)
-    painted, _ = finished(noisy, finish.texture(rng.random((128, 128, 3), np.float32)), engine)
+    painted, _ = finished(noisy, texture(rng.random((128, 128, 3), np.float32), patch), engine)
     assert painted.std() < 0.2  # as large as the style's own, 0.29, it would be made without
 
 
-def test_sums_of_tiles_are_those_of_the_whole(engine):
+@BOTH
+def test_sums_of_tiles_are_those_of_the_whole(engine, patch):
     x = planes(picture(8, 400, 300))
     center = np.full(3, 0.4, np.float32)
-    whole = finish.sums(finish.Cells.of(x), center, finish.Places.of(400, 300), engine)
+    whole = finish.sums(finish.Cells.of(x), center, finish.Places.of(400, 300, patch), engine)
     parts = np.zeros_like(whole)
     for top, bottom in ((0, 144), (144, 400)):
         for left, right in ((0, 160), (160, 300)):
             outer = x[:, max(0, top - 16) : bottom + 16, max(0, left - 16) : right + 16]
-            places = finish.Places.of(400, 300, (top, bottom, left, right)).seen_from(max(0, top - 16), max(0, left - 16))
+            places = finish.Places.of(400, 300, patch, (top, bottom, left, right)).seen_from(max(0, top - 16), max(0, left - 16))
             parts += finish.sums(finish.Cells.of(outer), center, places, engine)
     np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-2)
 
@@ -221,11 +257,21 @@ def test_textures_mix_as_pooled_pictures_do_and_meet_halfway_as_sharp_as_they_ar
     assert min(ends) < halfway[3:12].reshape(3, 3).trace() < max(ends) < mixed[3:12].reshape(3, 3).trace() * 2
 
 
-def test_pytorch_does_the_same(engine):
+@pytest.mark.parametrize("together", [finish.mixed, finish.between])
+def test_with_one_of_smaller_patches_a_blend_is_of_those(together):
+    """A ``.style`` file that was written before there were larger ones."""
+    a, b = (finish.texture(picture(seed)) for seed in (9, 10))
+    found, expected = together([a, finish.narrow(b)], [1, 2]), together([finish.narrow(a), finish.narrow(b)], [1, 2])
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, finish.narrow(together([a, b], [1, 2])), atol=2e-3)
+
+
+@BOTH
+def test_pytorch_does_the_same(engine, patch):
     torch = pytest.importorskip("torch")
     from scumble.nets import finish as with_gradients
 
-    content, wanted = picture(11, 150, 133), finish.texture(picture(12))
+    content, wanted = picture(11, 150, 133), texture(picture(12), patch)
     x = torch.from_numpy(planes(content))[None].requires_grad_()
     made, filters = with_gradients.finish(x, with_gradients.of_texture(torch.from_numpy(wanted)[None]))
     painted, _ = finished(content, wanted, engine)
@@ -234,6 +280,7 @@ def test_pytorch_does_the_same(engine):
     again, _ = with_gradients.finish(x, [], filters)
     assert torch.equal(again, made)
     direct = with_gradients.autocovariances(torch.from_numpy(planes(picture(12)))[None])
+    direct = direct if patch == finish.WIDE else with_gradients.narrow(direct)
     for (mean, covariance), row in zip(direct, finish.scales(wanted), strict=True):
         np.testing.assert_allclose(torch.cat([mean[0], covariance.flatten()]).numpy(), row, atol=1e-6)
     made.square().mean().backward()
@@ -270,10 +317,23 @@ def test_a_style_keeps_its_texture(tmp_path, engine):
     style = Style.of_pixels(picture(15), engine)
     np.testing.assert_array_equal(style.texture, finish.texture(picture(15)))
     np.testing.assert_array_equal(Style.load(style.save(tmp_path / "a.style")).texture, style.texture)
-    assert Style.named("starry-night").texture.shape == (finish.TEXTURE,)
+    wide, narrow = finish.texture_size(finish.WIDE), finish.texture_size(finish.NARROW)
+    assert Style.named("starry-night").texture.shape == (wide,)
     blend = (0.5 * style + 0.5 * Style.named("starry-night")).blended()
-    assert blend.texture.shape == (finish.TEXTURE,)
-    assert len(style.modulation(engine)) == engine.modulations + finish.TEXTURE
+    assert blend.texture.shape == (wide,)
+    assert len(style.modulation(engine)) == engine.modulations + narrow
+    assert len(style.modulation(engine, wide=True)) == engine.modulations + wide
+
+
+def test_a_style_of_before_there_were_larger_patches_is_painted_with_smaller_ones(engine):
+    style = Style.of_pixels(picture(15), engine)
+    before = replace(style, texture=finish.narrow(style.texture))
+    np.testing.assert_array_equal(before.modulation(engine, wide=True), style.modulation(engine))
+    own = Style.of_pixels(picture(16), engine)
+    expected = toward(own.modulation(engine), style.modulation(engine), 0.5)
+    for way in (toward(own.modulation(engine, wide=True), before.modulation(engine, wide=True), 0.5),
+                toward(before.modulation(engine, wide=True), own.modulation(engine, wide=True), 0.5)):  # fmt: skip
+        np.testing.assert_allclose(way, expected, atol=1e-5)
 
 
 def test_a_style_without_a_texture_is_painted_as_the_net_has_it(engine):
@@ -282,7 +342,7 @@ def test_a_style_without_a_texture_is_painted_as_the_net_has_it(engine):
     content = picture(17)
     finished_by_style, used = engine.paint(content, style.modulation(engine))
     painted, statistics = engine.paint(content, bare.modulation(engine))
-    assert len(used) == len(statistics) + finish.FILTERS
+    assert len(used) == len(statistics) + finish.filters_size(finish.NARROW)
     np.testing.assert_array_equal(statistics, used[: len(statistics)])
     assert np.abs(painted - finished_by_style).mean() > 1 / 255
     assert len(toward(style.modulation(engine), bare.modulation(engine), 0.5)) == engine.modulations

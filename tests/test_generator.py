@@ -4,6 +4,7 @@ import pytest
 from scumble import finish
 from scumble.engine import GENERATOR_MARGIN, GENERATOR_MULTIPLE, GENERATOR_REACH, GENERATOR_TRIMMED, Engine
 from scumble.metrics import grid
+from scumble.style import Style
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'scumble[torch]'")
 F = torch.nn.functional
@@ -175,22 +176,24 @@ def seams(paint, width):
 
 
 def test_frozen_statistics_make_the_net_local():
-    g, x, m = net(), torch.from_numpy(noise(64, 400)).permute(2, 0, 1)[None], None
+    g, x, m = net(), torch.from_numpy(noise(64, 480)).permute(2, 0, 1)[None], None
     with torch.no_grad():
         m = draw(1, g.modulations, std=0.3)
         whole, statistics = g.paint(x, m)
         assert statistics.shape == (1, g.statistics)
-        tiled = seams(lambda s: g.paint(x[..., s], m, statistics, 1.0)[0][0].permute(1, 2, 0).numpy(), 400)
-        measured = seams(lambda s: g.paint(x[..., s], m)[0][0].permute(1, 2, 0).numpy(), 400)
+        tiled = seams(lambda s: g.paint(x[..., s], m, statistics, 1.0)[0][0].permute(1, 2, 0).numpy(), 480)
+        measured = seams(lambda s: g.paint(x[..., s], m)[0][0].permute(1, 2, 0).numpy(), 480)
     whole = whole[0].permute(1, 2, 0).numpy()
     assert np.abs(tiled - whole).max() < 1 / 255
     assert np.abs(measured - whole).max() > 1 / 255  # else this test shows nothing
 
 
-def test_frozen_statistics_make_the_engine_local(engine, modulation):
-    pixels = noise(64, 400) * np.linspace(0, 1, 400, dtype=np.float32)[:, None]
+@pytest.mark.parametrize("wide", [False, True])
+def test_frozen_statistics_make_the_engine_local(engine, wide):
+    pixels = noise(64, 480) * np.linspace(0, 1, 480, dtype=np.float32)[:, None]
+    modulation = Style.named("great-wave").modulation(engine, wide=wide)
     whole, statistics = engine.paint(pixels, modulation)
-    tiled = seams(lambda s: engine.paint(pixels[:, s], modulation, statistics)[0], 400)
+    tiled = seams(lambda s: engine.paint(pixels[:, s], modulation, statistics)[0], 480)
     assert np.abs(tiled - whole).max() < 1 / 255
 
 

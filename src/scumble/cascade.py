@@ -54,11 +54,11 @@ def paint(
     filters = frozen.filters if frozen else None
     if frozen is None and style.texture is not None and strength > 0:
         # α along the straight line from the identity, as the maps
-        share = np.full(finish.FILTERS, max(0.0, 1.0 - strength), np.float32)
-        painted, filters = finish.finish(finish.Cells.of(painted), style.texture, engine, finish.unchanging(), share)
+        nothing = finish.unchanging(finish.patch_of(style.texture))
+        share = np.full(len(nothing), max(0.0, 1.0 - strength), np.float32)
+        painted, filters = finish.finish(finish.Cells.of(painted), style.texture, engine, nothing, share)
     elif filters is not None:
-        nothing, frozen_whole = np.zeros(finish.TEXTURE, np.float32), np.ones(finish.FILTERS, np.float32)
-        painted, _ = finish.finish(finish.Cells.of(painted), nothing, engine, filters, frozen_whole)
+        painted, _ = finish.finish(finish.Cells.of(painted), None, engine, filters)
     return np.clip(painted, 0.0, 1.0).transpose(1, 2, 0), FrozenMaps(maps, filters)
 
 

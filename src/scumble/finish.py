@@ -7,7 +7,8 @@ so, a linear map of patches is a convolution, with one kernel for each pass: the
 net that paints in one pass can't see what statistics its own painting has; this can, and costs a few convolutions of three channels.
 
 Patches are described by autocovariances: those between a pixel and the ones around it, of which the covariance of a stationary texture's
-patches is made. A texture (T,) is mean and autocovariance at every scale; filters (F,) are bias and kernel of every pass.
+patches is made. A texture (T,) is mean and autocovariance at every scale, of patches with a side of :data:`WIDE` or :data:`NARROW` pixels,
+which its length says; filters (F,) are bias and kernel of every pass.
 
 What is painted is held as :class:`Cells`, as the net hands it over: 12 channels at half the size are convolved in half the time of 3.
 """
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from math import isqrt
 from typing import Protocol
 
 import numpy as np
@@ -28,8 +30,10 @@ from scumble.fusion import Moments, barycenter
 Array = NDArray[np.float32]
 Array64 = NDArray[np.float64]
 
-PATCH = 3
-"""Side of the patches in pixels. 5 at the coarser scales brought 0.01 of style distance, 2 of 100, at eight times the work."""
+NARROW, WIDE = 3, 5
+"""Sides of patches in pixels: where it has to be quick, drafts and films, and where it has to be good. 24 pairs painted after a look and
+finished with patches of 3 (content, structure, style): 0.470, 0.305, 0.525; of 5 0.480, 0.314, 0.512, or 0.516 at the same content; of 5 at
+the finest scale alone 0.471, 0.304, 0.519; of 7 at the two finest 0.480, 0.310, 0.518."""
 SCALES = 4
 """An eighth of the size, a quarter, half and all of it. A sixteenth as well moved the layout, and brought no more."""
 PASSES = (0, 1, 2, 3, 3)
@@ -39,33 +43,55 @@ out on the line between the two; all but the finest scale twice to 0.548 at 0.48
 RIDGE = 1e-4
 """Added to the variance of every pixel of a patch on both sides: noise below 0.01 is not amplified."""
 
-OFFSETS = tuple((dy, dx) for dy in range(PATCH) for dx in range(1 - PATCH, PATCH) if (dy, dx) >= (0, 0))
-"""Half of the (rows, columns) between pixels of a patch; the other half is these turned over."""
 LEAST_SIDE = 16
 """Below this many pixels a side there is too little to measure: such a scale is left as it is."""
-REACH = 48
-"""Pixels around a pixel that have a say in it: two of the kernel in each pass and one of the enlargement at each scale, 47 in all."""
-_SPAN = 2 * PATCH - 1
-_COVARIANCES = len(OFFSETS) * 9
-TEXTURE = SCALES * (3 + _COVARIANCES)
-"""T"""
-_KERNEL = 9 * _SPAN * _SPAN
-FILTERS = len(PASSES) * (3 + _KERNEL)
-"""F"""
-_SAME = np.zeros(3 + _KERNEL, np.float32)
-_SAME[3:].reshape(3, 3, -1)[range(3), range(3), _SPAN * _SPAN // 2] = 1
+REACH = 80
+"""Pixels around a pixel that have a say in it: four of the kernel in each pass and one of the enlargement at each scale, 79 in all."""
+AROUND = 2
+"""Cells of 2 × 2 pixels beyond a picture's edge that a filter sees."""
 _PIECE = 1024
 """Of how many patches products are summed in single precision."""
-_ROWS_FIRST = np.append(np.arange(9 * PATCH).reshape(PATCH, PATCH, 3).transpose(1, 0, 2), 9 * PATCH)
-"""Of numbers in the order (x, y, channel), and one more, those in the order (y, x, channel)."""
 _MEASURED = 32_768
 """Patches that suffice: of larger pictures those of every second row are measured, or third, and so on. Single autocovariances of so few
 places would not do: their differences are what is fine in a texture, and each would come from other places."""
 
 
+@lru_cache
+def offsets(patch: int) -> tuple[tuple[int, int], ...]:
+    """Half of the (rows, columns) between pixels of a patch; the other half is these turned over."""
+    return tuple((dy, dx) for dy in range(patch) for dx in range(1 - patch, patch) if (dy, dx) >= (0, 0))
+
+
+def texture_size(patch: int) -> int:
+    """T"""
+    return SCALES * (3 + 9 * len(offsets(patch)))
+
+
+def filters_size(patch: int) -> int:
+    """F"""
+    return len(PASSES) * (3 + 9 * (2 * patch - 1) ** 2)
+
+
+def patch_of(texture: Array) -> int:
+    """The side of the patches that a texture (T,) is of."""
+    return next(patch for patch in (NARROW, WIDE) if texture_size(patch) == len(texture))
+
+
 def texture(pixels: Array) -> Array:
     """Of a picture (H, W, 3): mean and autocovariance at every scale, the coarsest first, (T,)."""
     return np.concatenate([autocovariance(level) for level in _pyramid(np.ascontiguousarray(pixels.transpose(2, 0, 1)))])
+
+
+def narrow(texture: Array) -> Array:
+    """The same of smaller patches."""
+    return texture if patch_of(texture) == NARROW else scales(texture)[:, _narrow()].ravel()
+
+
+@lru_cache(maxsize=1)
+def _narrow() -> NDArray[np.intp]:
+    """Where in a scale's row of :data:`WIDE` patches that of :data:`NARROW` ones is."""
+    kept = [offsets(WIDE).index(offset) for offset in offsets(NARROW)]
+    return np.concatenate([np.arange(3), (3 + 9 * np.array(kept)[:, None] + np.arange(9)).ravel()])
 
 
 def halved(planes: Array) -> Array:
@@ -82,13 +108,12 @@ def autocovariance(planes: Array) -> Array:
 
     As if there were nothing but the mean around it: that makes the covariance of patches positive however small the picture.
     """
-    mean = planes.mean((1, 2))
-    x = planes - mean[:, None, None]
     _, h, w = planes.shape
-    found = [
-        x[:, : max(0, h - dy), max(0, -dx) : w - max(0, dx)].reshape(3, -1) @ x[:, dy:, max(0, dx) : w + min(0, dx)].reshape(3, -1).T
-        for dy, dx in OFFSETS
-    ]
+    mean, apart = planes.mean((1, 2)), w + WIDE - 1
+    x = np.zeros((3, h, apart), np.float32)  # what a row lacks to its right is nothing, and so is what the next one has before it
+    np.subtract(planes, mean[:, None, None], out=x[..., :w])
+    x = x.reshape(3, -1)
+    found = [x[:, : max(0, x.shape[1] - far)] @ x[:, far:].T for far in (dy * apart + dx for dy, dx in offsets(WIDE))]
     return np.concatenate([mean, np.ravel(found) / (h * w)]).astype(np.float32)
 
 
@@ -98,19 +123,22 @@ class Places:
 
     rows: range
     columns: range
+    patch: int
+    """Their side."""
 
     @staticmethod
-    def of(height: int, width: int, window: tuple[int, int, int, int] | None = None) -> Places:
+    def of(height: int, width: int, patch: int, window: tuple[int, int, int, int] | None = None) -> Places:
         """Those that are measured of a picture, or of its ``window`` (top, bottom, left, right): enough of them, in whole rows."""
         top, bottom, left, right = window or (0, height, 0, width)
         step = 1 + height * width // _MEASURED
-        r = PATCH - 1
-        return Places(range(top + -top % step, min(bottom, height - r), step), range(left, min(right, width - r)))
+        r = patch - 1
+        return Places(range(top + -top % step, min(bottom, height - r), step), range(left, min(right, width - r)), patch)
 
     def seen_from(self, top: int, left: int) -> Places:
         """The same where the picture begins at another row and column."""
         rows, columns = self.rows, self.columns
-        return Places(range(rows.start - top, rows.stop - top, rows.step), range(columns.start - left, columns.stop - left))
+        moved = range(rows.start - top, rows.stop - top, rows.step), range(columns.start - left, columns.stop - left)
+        return Places(*moved, self.patch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +148,7 @@ class Cells:
     array: Array
     """(12, h, w): channel 4·c + 2·p + q is the colour c of the pixel in row p and column q of a cell."""
     margin: int
-    """How many rows and columns of cells there are before the picture begins, one at least; so many at least follow after its end."""
+    """Rows and columns of cells before the picture begins, :data:`AROUND` at least; so many at least follow after its end."""
     height: int
     width: int
     """Of the picture, in pixels; if odd, half of its last cells lies beyond it."""
@@ -129,10 +157,11 @@ class Cells:
     def of(planes: Array) -> Cells:
         """Of (3, H, W), with its edge around it."""
         _, height, width = planes.shape
-        found = Cells(np.empty((12, (height + 1) // 2 + 2, (width + 1) // 2 + 2), np.float32), 1, height, width)
+        m = AROUND
+        found = Cells(np.empty((12, (height + 1) // 2 + 2 * m, (width + 1) // 2 + 2 * m), np.float32), m, height, width)
         for p in (0, 1):
             for q in (0, 1):
-                found._by_place[:, p, q, 1 : 1 + (height + 1 - p) // 2, 1 : 1 + (width + 1 - q) // 2] = planes[:, p::2, q::2]
+                found._by_place[:, p, q, m : m + (height + 1 - p) // 2, m : m + (width + 1 - q) // 2] = planes[:, p::2, q::2]
         return found.edged()
 
     @property
@@ -142,15 +171,15 @@ class Cells:
         return slice(m, m + (self.height + 1) // 2), slice(m, m + (self.width + 1) // 2)
 
     def edged(self) -> Cells:
-        """The same, what lies next to the picture overwritten by its edge: two pixels, which is as far as a filter sees."""
+        """The same, what lies next to the picture overwritten by its edge: :data:`AROUND` cells, which is as far as a filter sees."""
         cells = self._by_place
         rows, columns = self.inside
         for turned, along, odd in ((cells, rows, self.height % 2), (cells.transpose(0, 2, 1, 4, 3), columns, self.width % 2)):
             first, last = along.start, along.stop - 1
             if odd:
                 turned[:, 1, :, last] = turned[:, 0, :, last]
-            turned[:, :, :, first - 1] = turned[:, :1, :, first]
-            turned[:, :, :, last + 1] = turned[:, 1:, :, last]
+            turned[:, :, :, first - AROUND : first] = turned[:, :1, :, first, None]
+            turned[:, :, :, last + 1 : last + 1 + AROUND] = turned[:, 1:, :, last, None]
         return self
 
     def halved(self) -> Array:
@@ -188,27 +217,31 @@ class Cells:
 
 
 def sums(level: Cells, center: Array, places: Places, by: Computing) -> Array64:
-    """Sums over the patches at ``places``, (28, 28): of products of what deviates from ``center``, and of that itself.
+    """Sums over the patches at ``places``, (C + 1, C + 1) for patches of C numbers: of products of what deviates from ``center``, and of
+    that itself.
 
     Those of a picture's tiles add up to the picture's.
     """
-    at, columns = np.array(places.rows, np.intp)[:, None] + range(PATCH), places.columns
-    lines = level.planes_at(at.ravel()).reshape(3, len(at), PATCH, -1) - center[:, None, None, None]
-    lines = lines.transpose(1, 2, 0, 3).reshape(len(at), 3 * PATCH, -1)  # row and colour
-    found = np.zeros((9 * PATCH + 1,) * 2)
+    patch, columns = places.patch, places.columns
+    at = np.array(places.rows, np.intp)[:, None] + range(patch)
+    lines = level.planes_at(at.ravel()).reshape(3, len(at), patch, -1) - center[:, None, None, None]
+    lines = lines.transpose(1, 2, 0, 3).reshape(len(at), 3 * patch, -1)  # row and colour
+    size = 3 * patch * patch
+    found = np.zeros((size + 1,) * 2)
     for first in range(columns.start, columns.stop, _PIECE):
         n = min(_PIECE, columns.stop - first)
-        patches = np.empty((len(at), 9 * PATCH + 1, n), np.float32)
+        patches = np.empty((len(at), size + 1, n), np.float32)
         patches[:, -1] = 1
-        for x in range(PATCH):  # columns come first here, which is three copies in place of nine
-            patches[:, 3 * PATCH * x :][:, : 3 * PATCH] = lines[..., first + x : first + x + n]
+        for x in range(patch):  # columns come first here, which is a copy for each and not for each pixel
+            patches[:, 3 * patch * x :][:, : 3 * patch] = lines[..., first + x : first + x + n]
         found += by.products(patches).sum(0, dtype=np.float64)
-    return found[_ROWS_FIRST[:, None], _ROWS_FIRST]
+    rows_first = np.append(np.arange(size).reshape(patch, patch, 3).transpose(1, 0, 2), size)
+    return found[rows_first[:, None], rows_first]
 
 
 @dataclass(frozen=True, eq=False)
 class Patches:
-    """The patches of a painting: the mean of its pixels (3,), and the covariance (27, 27)."""
+    """The patches of a painting: the mean of its pixels (3,), and the covariance (C, C)."""
 
     mean: Array64
     covariance: Array64
@@ -221,9 +254,9 @@ class Patches:
         return Patches(center + mean.reshape(-1, 3).mean(0), covariance)
 
     @staticmethod
-    def of(level: Cells, by: Computing) -> Patches:
+    def of(level: Cells, patch: int, by: Computing) -> Patches:
         """Of all of it, but see :class:`Places`."""
-        places = Places.of(level.height, level.width)
+        places = Places.of(level.height, level.width, patch)
         center = level.planes_at(np.array(places.rows[::8], np.intp)).mean((1, 2))  # about: what is taken away for the sums is given back
         return Patches.of_sums(sums(level, center, places, by), center)
 
@@ -240,21 +273,27 @@ class Computing(Protocol):
         ...
 
     def filtered(self, level: Cells, kernel: Array, bias: Array) -> Cells:
-        """``kernel`` (12, 12, 3, 3) and ``bias`` (12,); around the picture there may be anything."""
+        """``kernel`` (12, 12, K, K), K odd, and ``bias`` (12,); around the picture there may be anything."""
         ...
 
 
-def finish(cells: Cells, wanted: Array, by: Computing, frozen: Array | None = None, freeze: Array | None = None) -> tuple[Array, Array]:
+def finish(
+    cells: Cells, wanted: Array | None, by: Computing, frozen: Array | None = None, freeze: Array | None = None
+) -> tuple[Array, Array]:
     """(3, H, W) with the texture that is ``wanted`` (T,), not clipped, and the filters (F,) that did it.
 
-    ``frozen`` ones replace them to the share ``freeze`` in [0, 1], (F,). What lies around the picture in ``cells`` is overwritten.
+    ``frozen`` ones of patches as large replace them to the share ``freeze`` in [0, 1], (F,); all of them where nothing is ``wanted``. What
+    lies around the picture in ``cells`` is overwritten.
     """
-    filters = unchanging() if frozen is None else frozen.astype(np.float32)
-    shares = np.zeros(len(PASSES)) if frozen is None or freeze is None else passes(freeze).min(1)
+    if frozen is None:
+        assert wanted is not None
+        filters, shares = unchanging(patch_of(wanted)), np.zeros(len(PASSES))
+    else:
+        filters, shares = frozen.astype(np.float32), np.zeros(len(PASSES)) if freeze is None else passes(freeze).min(1)
 
     def measure(n: int, level: Cells) -> None:
-        if shares[n] < 1 and min(level.height, level.width) >= LEAST_SIDE:
-            measured, held = filter_of_pass(n, Patches.of(level, by), wanted, filters), passes(filters)[n]
+        if wanted is not None and shares[n] < 1 and min(level.height, level.width) >= LEAST_SIDE:
+            measured, held = filter_of_pass(n, Patches.of(level, patch_of(wanted), by), wanted, filters), passes(filters)[n]
             held[:] = measured + np.float32(shares[n]) * (held - measured)
 
     level = unfiltered(cells, filters, by, len(PASSES) - 1, measure)
@@ -283,22 +322,30 @@ def unfiltered(cells: Cells, filters: Array, by: Computing, last: int, measure: 
 
 
 def filter_of_pass(n: int, own: Patches, wanted: Array, filters: Array) -> Array:
-    """Bias and kernel (3 + 225,) of pass ``n``, from the patches that it meets; of the ``filters`` (F,) those before it are known."""
+    """Bias and kernel of pass ``n``, from the patches that it meets; of the ``filters`` (F,) those before it are known."""
     again = n > 0 and PASSES[n - 1] == PASSES[n]
-    return monge_filter(own, scales(wanted)[PASSES[n]], _noise(passes(filters)[n - 1]) if again else RIDGE * np.eye(9 * PATCH))
+    return monge_filter(own, scales(wanted)[PASSES[n]], _noise(passes(filters)[n - 1]) if again else RIDGE * np.eye(len(own.covariance)))
 
 
 def _noise(passed: Array) -> Array64:
-    """What a filter has made of the ridge, (27, 27). Else the next pass would take what is left of it for the painting's, and what the
+    """What a filter has made of the ridge, (C, C). Else the next pass would take what is left of it for the painting's, and what the
     first one refused to amplify be amplified after all.
     """
-    kernel, wide = passed[3:].reshape(3, 3, _SPAN, _SPAN), PATCH + _SPAN - 1
-    rows = np.zeros((PATCH, PATCH, 3, 3, wide, wide))
-    for y in range(PATCH):
-        for x in range(PATCH):
-            rows[y, x, :, :, y : y + _SPAN, x : x + _SPAN] = kernel
-    rows = rows.reshape(9 * PATCH, -1)
-    return RIDGE * (rows @ rows.T)
+    span = _span(passed)
+    patch = (span + 1) // 2
+    kernel, wide = passed[3:].reshape(3, 3, span, span), patch + span - 1
+    rows = np.zeros((patch, patch, 3, 3, wide, wide))
+    for y in range(patch):
+        for x in range(patch):
+            rows[y, x, :, :, y : y + span, x : x + span] = kernel
+    # row by row of the kernel: BLAS would share out a product as long as all of it among threads, see :func:`monge_map`
+    rows = rows.reshape(3 * patch * patch, 3, wide, wide).transpose(2, 0, 1, 3).reshape(wide, 3 * patch * patch, -1)
+    return RIDGE * (rows @ rows.transpose(0, 2, 1)).sum(0)
+
+
+def _span(filter: Array) -> int:
+    """Side of the kernel of a pass, from its bias and kernel (3 + 9·S²,)."""
+    return isqrt((len(filter) - 3) // 9)
 
 
 def _pyramid(planes: Array) -> list[Array]:
@@ -310,23 +357,28 @@ def _pyramid(planes: Array) -> list[Array]:
 
 def _filtered(level: Cells, filters: Array, n: int, by: Computing) -> Cells:
     part = passes(filters)[n]
-    return by.filtered(level, np.append(part[3:], np.float32(0))[_of_cells()], part[:3].repeat(4))
+    return by.filtered(level, np.append(part[3:], np.float32(0))[_of_cells(_span(part))], part[:3].repeat(4))
 
 
-@lru_cache(maxsize=1)
-def _of_cells() -> NDArray[np.intp]:
-    """Which of a kernel's (3, 3, 5, 5) numbers stands where in that of cells, (12, 12, 3, 3); where none does, the one after the last."""
-    p, o, d = np.ogrid[:2, :2, -1:2]
-    step = _SPAN // 2 + 2 * d + o - p  # from row p of a cell to row o of the one d further
+@lru_cache
+def _of_cells(span: int) -> NDArray[np.intp]:
+    """Which of a kernel's (3, 3, S, S) numbers stands where in that of cells, (12, 12, K, K); where none does, the one after the last."""
+    far = (span // 2 + 1) // 2
+    p, o, d = np.ogrid[:2, :2, -far : far + 1]
+    step = span // 2 + 2 * d + o - p  # from row p of a cell to row o of the one d further
     y, x = step[:, None, :, None, :, None], step[None, :, None, :, None, :]  # (p, q, o, u, dy, dx), u and q as o and p
-    known = (y >= 0) & (y < _SPAN) & (x >= 0) & (x < _SPAN)
-    at = np.where(known, _SPAN * y + x, _KERNEL)[:, :, None] + _SPAN * _SPAN * np.arange(9).reshape(3, 1, 1, 3, 1, 1, 1, 1)
-    return np.minimum(at, _KERNEL).reshape(12, 12, 3, 3)
+    known = (y >= 0) & (y < span) & (x >= 0) & (x < span)
+    none = 9 * span * span
+    at = np.where(known, span * y + x, none)[:, :, None] + span * span * np.arange(9).reshape(3, 1, 1, 3, 1, 1, 1, 1)
+    return np.minimum(at, none).reshape(12, 12, 2 * far + 1, 2 * far + 1)
 
 
-def unchanging() -> Array:
+def unchanging(patch: int) -> Array:
     """Filters (F,) that leave everything as it is."""
-    return np.tile(_SAME, len(PASSES))
+    span = 2 * patch - 1
+    same = np.zeros(3 + 9 * span * span, np.float32)
+    same[3:].reshape(3, 3, -1)[range(3), range(3), span * span // 2] = 1
+    return np.tile(same, len(PASSES))
 
 
 def scales(vector: Array) -> Array:
@@ -340,18 +392,19 @@ def passes(vector: Array) -> Array:
 
 
 def monge_filter(own: Patches, wanted: NDArray[np.floating], noise: Array64) -> Array:
-    """Bias and kernel (3 + 225,) that carry a painting's patches, ``noise`` (27, 27) among them, to those of a mean and autocovariance
+    """Bias and kernel (3 + 9·S²,) that carry a painting's patches, ``noise`` (C, C) among them, to those of a mean and autocovariance
     (3 + 9·D,).
 
     Averaged over the places that a pixel has in a patch.
     """
-    n = PATCH
     a, b = own.covariance + noise, of_patches(wanted[3:].reshape(-1, 3, 3))
+    n = isqrt(len(a) // 3)
+    span = 2 * n - 1
     patch_map = monge_map(a, b).reshape(n, n, 3, n, n, 3)
-    kernel = np.zeros((3, 3, _SPAN, _SPAN))
+    kernel = np.zeros((3, 3, span, span))
     for y in range(n):
         for x in range(n):
-            kernel[:, :, n - 1 - y : 2 * n - 1 - y, n - 1 - x : 2 * n - 1 - x] += patch_map[y, x].transpose(0, 3, 1, 2)
+            kernel[:, :, n - 1 - y : span - y, n - 1 - x : span - x] += patch_map[y, x].transpose(0, 3, 1, 2)
     kernel /= n * n
     bias = wanted[:3] - kernel.sum((2, 3)) @ own.mean
     return np.concatenate([bias, kernel.ravel()]).astype(np.float32)
@@ -389,49 +442,60 @@ def _polar(x: Array64) -> Array64:
 
 
 def of_patches(covariances: NDArray[np.floating]) -> Array64:
-    """Autocovariance (D, 3, 3) -> covariance of patches (27, 27), the ridge added; rows and columns in the order (y, x, channel)."""
+    """Autocovariance (D, 3, 3) -> covariance of patches (C, C), the ridge added; rows and columns in the order (y, x, channel)."""
     both = np.concatenate([covariances, covariances.transpose(0, 2, 1)]).astype(np.float64)
-    size = PATCH * PATCH
-    blocks = both[patch_index()].reshape(size, size, 3, 3).transpose(0, 2, 1, 3).reshape(size * 3, size * 3)
+    index = patch_index(len(covariances))
+    size = len(index)
+    blocks = both[index].reshape(size, size, 3, 3).transpose(0, 2, 1, 3).reshape(size * 3, size * 3)
     return blocks + RIDGE * np.eye(size * 3)
 
 
 def _of_offsets(patches: Array64) -> Array64:
     """The inverse of :func:`of_patches`: the mean over all pairs of places that are equally far apart."""
-    size = PATCH * PATCH
+    size = len(patches) // 3
     blocks = (patches - RIDGE * np.eye(size * 3)).reshape(size, 3, size, 3).transpose(0, 2, 1, 3).reshape(-1, 3, 3)
-    index = np.array(patch_index())
-    return np.stack([blocks[index == k].mean(0) for k in range(len(OFFSETS))])
+    patch = isqrt(size)
+    index = patch_index(len(offsets(patch))).ravel()
+    return np.stack([blocks[index == k].mean(0) for k in range(len(offsets(patch)))])
 
 
-@lru_cache(maxsize=1)
-def patch_index() -> list[int]:
-    """For each pair of places in a patch, which of the :data:`OFFSETS` lies between them; counted on from these, turned over."""
+@lru_cache
+def patch_index(covariances: int) -> NDArray[np.intp]:
+    """For each pair of places in a patch, which of its :func:`offsets`, so many, lies between them; counted on from these, turned over."""
+    patch = (isqrt(2 * covariances - 1) + 1) // 2
+    known = {offset: k for k, offset in enumerate(offsets(patch))}
 
     def at(dy: int, dx: int) -> int:
-        return OFFSETS.index((dy, dx)) if (dy, dx) >= (0, 0) else len(OFFSETS) + OFFSETS.index((-dy, -dx))
+        return known[dy, dx] if (dy, dx) in known else len(known) + known[-dy, -dx]
 
-    cells = [(y, x) for y in range(PATCH) for x in range(PATCH)]
-    return [at(v - y, u - x) for y, x in cells for v, u in cells]
+    cells = [(y, x) for y in range(patch) for x in range(patch)]
+    return np.array([[at(v - y, u - x) for v, u in cells] for y, x in cells], np.intp)
 
 
 def mixed(textures: Sequence[Array], weights: Sequence[float]) -> Array:
     """Poured together, as :func:`~scumble.fusion.mixture` does: how far the means lie apart counts as covariance."""
     w = np.asarray(weights, np.float64) / sum(weights)
-    parts = np.stack([t.reshape(SCALES, -1) for t in textures]).astype(np.float64)
+    parts = np.stack([scales(t) for t in _alike(textures)]).astype(np.float64)
     mixture = np.einsum("i,iks->ks", w, parts)
     apart = parts[..., :3] - mixture[None, :, :3]
     spread = np.einsum("i,ika,ikb->kab", w, apart, apart)
-    mixture[:, 3:] += np.tile(spread.reshape(SCALES, 9), len(OFFSETS))
+    mixture[:, 3:].reshape(SCALES, -1, 9)[:] += spread.reshape(SCALES, 1, 9)
     return mixture.astype(np.float32).ravel()
 
 
 def between(textures: Sequence[Array], weights: Sequence[float]) -> Array:
     """Half-way, as :func:`~scumble.fusion.barycenter` is: as sharp as each of them."""
+    textures = _alike(textures)
+    patch = patch_of(textures[0])
     found: list[Array64] = []
     for k in range(SCALES):
         parts = [scales(t)[k].astype(np.float64) for t in textures]
-        gaussians = [Moments(np.tile(p[:3], PATCH * PATCH), of_patches(p[3:].reshape(-1, 3, 3))) for p in parts]
+        gaussians = [Moments(np.tile(p[:3], patch * patch), of_patches(p[3:].reshape(-1, 3, 3))) for p in parts]
         middle = barycenter(gaussians, weights)
         found.append(np.concatenate([middle.mean[:3], _of_offsets(middle.covariance).ravel()]))
     return np.concatenate(found).astype(np.float32)
+
+
+def _alike(textures: Sequence[Array]) -> Sequence[Array]:
+    """All of smaller patches where some are."""
+    return textures if len({len(t) for t in textures}) == 1 else [narrow(t) for t in textures]

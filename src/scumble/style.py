@@ -137,8 +137,12 @@ class Style:
             whole.update(self.texture.tobytes())
         return whole.hexdigest()
 
-    def modulation(self, engine: Engine, strength: float = 1.0, missed: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def modulation(
+        self, engine: Engine, strength: float = 1.0, missed: NDArray[np.float32] | None = None, *, wide: bool = False
+    ) -> NDArray[np.float32]:
         """What the style sets in the generator (M,): predicted from its statistics, and what it was tuned by; then its texture (T,).
+
+        The texture is that of the larger patches where it is to be ``wide``: finished better, and half as fast.
 
         From 1 to 2 it depends on the ``strength``, and is all that does; below 1 it is that of 1, to be mixed with the content's own.
         ``missed`` (736,) is what :meth:`missed_in` found. A tuning for other weights than the ``engine`` has is left out, with one warning.
@@ -149,7 +153,7 @@ class Style:
         elif self.tuning is not None:
             _say_stale(self.name or "given")
         net = engine.modulation(self.vector, offset, beyond, missed)
-        return net if self.texture is None else np.concatenate([net, self.texture])
+        return net if self.texture is None else np.concatenate([net, self.texture if wide else finish.narrow(self.texture)])
 
     def missed_in(self, pixels: NDArray[np.float32], engine: Engine) -> NDArray[np.float32]:
         """By how much (H, W, 3) in [0, 1], painted in one pass, falls short of :attr:`vector` (736,): what a second pass can mend.
@@ -264,7 +268,11 @@ def _vector(levels: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]])
 
 
 def toward(modulation: NDArray[np.float32], other: NDArray[np.float32], share: float) -> NDArray[np.float32]:
-    """From one modulation towards another; where only one of them has a texture, without."""
+    """From one modulation towards another; where only one of them has a texture, without, and with one of smaller patches where one has."""
+    wide = finish.texture_size(finish.WIDE)
+    if abs(len(modulation) - len(other)) == wide - finish.texture_size(finish.NARROW):
+        n = min(len(modulation), len(other))
+        modulation, other = (m if len(m) == n else np.append(m[:-wide], finish.narrow(m[-wide:])) for m in (modulation, other))
     n = min(len(modulation), len(other))
     return modulation[:n] + np.float32(share) * (other[:n] - modulation[:n])
 

@@ -249,9 +249,9 @@ class Stylizer:
         if brush.method != "generator":
             return cascade.paint(self.engine, pixels, style, method=brush.method, strength=strength)[0]
         missed = tiling.missed(self.engine, style, pixels, brush.memory) if brush.look and strength > 0 else None
-        modulation = style.modulation(self.engine, strength, missed)
+        modulation = style.modulation(self.engine, strength, missed, wide=brush.look)
         if strength < 1.0:
-            own = Style.of_pixels(pixels, self.engine).modulation(self.engine)
+            own = Style.of_pixels(pixels, self.engine).modulation(self.engine, wide=brush.look)
             modulation = toward(own, modulation, strength)
         return self.engine.paint(pixels, modulation)[0]
 

@@ -7,26 +7,33 @@ next map takes back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scumble.finish import LEAST_SIDE, OFFSETS, PASSES, PATCH, RIDGE, SCALES, patch_index
+from scumble.finish import LEAST_SIDE, NARROW, PASSES, RIDGE, SCALES, WIDE, offsets, patch_index
 
 Autocovariance = tuple[Tensor, Tensor]
-"""Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets."""
+"""Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets, whose number says of what patches."""
 Filter = tuple[Tensor, Tensor]
-"""Kernel (N, 3, 3, 2·PATCH − 1, the same) and bias (N, 3)."""
+"""Kernel (N, 3, 3, S, S) and bias (N, 3)."""
 
-_ITERATIONS, _MORE = 20, 30
-"""Of the root's iteration: what a condition of 2e4 takes (:data:`RIDGE` beside the variance of 27 pixels), and what its square does."""
+_ITERATIONS, _MORE = 22, 33
+"""Of the root's iteration: what a condition of 6e4 takes (:data:`RIDGE` beside the variance of 75 numbers), and what its square does."""
 
 
 def autocovariances(x: Tensor) -> list[Autocovariance]:
     """Of (N, 3, H, W), at every scale of its own pyramid, the coarsest first: what a style asks for."""
     return [_autocovariance(level) for level in _pyramid(x)]
+
+
+def narrow(wanted: Sequence[Autocovariance]) -> list[Autocovariance]:
+    """The same of smaller patches."""
+    kept = [offsets(WIDE).index(offset) for offset in offsets(NARROW)]
+    return [(mean, covariance if covariance.shape[1] == len(kept) else covariance[:, kept]) for mean, covariance in wanted]
 
 
 def joined(*parts: Sequence[Autocovariance]) -> list[Autocovariance]:
@@ -55,7 +62,8 @@ def finish(
         if filters is not None:
             found = filters[n]
         elif min(h, w) >= LEAST_SIDE:
-            found = _filter(*_patches(x), wanted[scale], used[-1] if n and scale == last else None)
+            patch = isqrt(patch_index(wanted[scale][1].shape[1]).shape[0])
+            found = _filter(*_patches(x, patch), wanted[scale], used[-1] if n and scale == last else None)
         if found is not None:
             x = _filtered(x, *found)
         used.append(found)
@@ -80,16 +88,16 @@ def _autocovariance(x: Tensor) -> Autocovariance:
     h, w = x.shape[2:]
     found = [
         torch.einsum("nahw,nbhw->nab", x[:, :, : h - dy, max(0, -dx) : w - max(0, dx)], x[:, :, dy:, max(0, dx) : w + min(0, dx)])
-        for dy, dx in OFFSETS
+        for dy, dx in offsets(WIDE)
     ]
     return mean[:, :, 0, 0], torch.stack(found, 1) / (h * w)
 
 
-def _patches(x: Tensor) -> tuple[Tensor, Tensor]:
+def _patches(x: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     """Mean (N, 3), and the covariance of all patches (N, C, C), rows and columns in the order (y, x, channel)."""
-    x, (h, w), r = x.double(), x.shape[2:], PATCH - 1
+    x, (h, w), r = x.double(), x.shape[2:], patch - 1
     center = x.mean((2, 3), keepdim=True)
-    rows = torch.cat([(x - center)[:, :, y : h - r + y, u : w - r + u].flatten(2) for y in range(PATCH) for u in range(PATCH)], 1)
+    rows = torch.cat([(x - center)[:, :, y : h - r + y, u : w - r + u].flatten(2) for y in range(patch) for u in range(patch)], 1)
     mean = rows.mean(2)
     covariance = (rows @ rows.transpose(1, 2)) / rows.shape[2] - mean[:, :, None] * mean[:, None]
     return center[:, :, 0, 0] + mean.reshape(len(x), -1, 3).mean(1), covariance
@@ -101,7 +109,8 @@ def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance, passed: Fi
     b = _ridged(_of_patches(wanted[1].to(covariance)))
     root, inverse = _roots(a, _ITERATIONS)
     middle = _roots(root @ b @ root, _MORE)[0]
-    n, size = PATCH, 2 * PATCH - 1
+    n = isqrt(a.shape[1] // 3)
+    size = 2 * n - 1
     patch_map = (inverse @ middle @ inverse).unflatten(2, (n, n, 3)).unflatten(1, (n, n, 3))  # (N, y, x, a, y', x', b)
     kernel = covariance.new_zeros(len(a), 3, 3, size, size)
     for y in range(n):
@@ -114,7 +123,7 @@ def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance, passed: Fi
 
 def _filtered(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     n, (h, w) = len(x), x.shape[2:]
-    r = PATCH - 1
+    r = kernel.shape[-1] // 2
     padded = F.pad(x, (r, r, r, r), mode="replicate").reshape(1, n * 3, h + 2 * r, w + 2 * r)
     convolve = _Exported.apply if torch.onnx.is_in_onnx_export() else _convolve
     return convolve(padded, kernel.flatten(0, 1).to(x), bias.flatten().to(x), n).reshape(n, 3, h, w)
@@ -138,10 +147,10 @@ class _Exported(torch.autograd.Function):
 
 def _of_patches(found: Tensor) -> Tensor:
     """Autocovariance (N, D, 3, 3) -> covariance of patches (N, C, C): block-Toeplitz."""
-    n, size = len(found), PATCH * PATCH
+    index = torch.tensor(patch_index(found.shape[1]), device=found.device)
+    n, size = len(found), len(index)
     both = torch.cat([found, found.transpose(-1, -2)], 1)
-    index = torch.tensor(patch_index(), device=found.device)
-    return both[:, index].unflatten(1, (size, size)).permute(0, 1, 3, 2, 4).reshape(n, size * 3, size * 3)
+    return both[:, index].permute(0, 1, 3, 2, 4).reshape(n, size * 3, size * 3)
 
 
 def _ridged(a: Tensor) -> Tensor:
@@ -150,7 +159,8 @@ def _ridged(a: Tensor) -> Tensor:
 
 def _noise(kernel: Tensor) -> Tensor:
     """What a kernel has made of the ridge, (N, C, C)."""
-    n, r = PATCH, PATCH - 1
+    r = kernel.shape[-1] // 2
+    n = r + 1
     rows = torch.stack([F.pad(kernel, (x, r - x, y, r - y)) for y in range(n) for x in range(n)], 1).flatten(3).flatten(1, 2)
     return RIDGE * (rows @ rows.transpose(1, 2))
 

@@ -168,14 +168,15 @@ class Previewer:
     def _pass(self, place: tuple[Any, ...], pixels: Array, style: Style, method: str, strength: float, look: bool) -> Array:
         """As the Stylizer paints before it refines, with what no control changes kept; a test holds both together."""
         engine = self.painter.engine
+        own = None
         if method == "generator":
             missed = None
             if look:
                 missed = self._derived.get((*place, "missed", style.digest), lambda: tiling.missed(engine, style, pixels, self.memory))
-            modulation = style.modulation(engine, strength, missed)
+            modulation = style.modulation(engine, strength, missed, wide=look)
             if strength < 1.0:
-                own = self._derived.get((*place, "own"), lambda: self._own(pixels))
-                modulation = toward(own, modulation, strength)
+                content = self._derived.get((*place, "own"), lambda: self._own(pixels))
+                own, modulation = (toward(content, modulation, share) for share in (0.0, strength))
             painted = self._timed("generator", pixels, lambda: engine.paint(pixels, modulation)[0])
         else:
             taps = self._derived.get((*place, "taps"), lambda: engine.eye(pixels))
@@ -186,18 +187,19 @@ class Previewer:
             return painted
 
         def unmoved() -> Array:
-            if method == "generator":
-                return engine.paint(pixels, self._derived.get((*place, "own"), lambda: self._own(pixels)))[0]
+            if own is not None:
+                return engine.paint(pixels, own)[0]
             taps = self._derived.get((*place, "taps"), lambda: engine.eye(pixels))
             return cascade.paint(engine, pixels, style, method=method, strength=0.0, taps=taps)[0]
 
         # asked for nothing, all methods of fusion are the identity
-        return give_back(painted, pixels, self._derived.get((*place, "unmoved", _kind(method)), unmoved), strength)
+        texture = None if own is None else len(own)
+        return give_back(painted, pixels, self._derived.get((*place, "unmoved", texture), unmoved), strength)
 
     def _own(self, pixels: Array) -> Array:
         """The modulation with the content's own statistics."""
         engine = self.painter.engine
-        return Style.of_pixels(pixels, engine).modulation(engine)
+        return Style.of_pixels(pixels, engine).modulation(engine, wide=True)
 
     def _timed(self, kind: str, pixels: Array, paint: Callable[[], T]) -> T:
         began = self._clock()

@@ -59,7 +59,8 @@ def _normalisations(engine: Engine, modulation: Array, sweep: Sweep) -> Array:
 
 def _filters(engine: Engine, unfinished: Callable[[Array], finish.Cells], wanted: Array, alpha: float, sweep: Sweep) -> Array:
     """Of the finish, as far as ``alpha`` in [0, 1] from doing nothing; ``unfinished`` is pixels (h, w, 3) -> what is finished."""
-    filters = finish.unchanging()
+    patch = finish.patch_of(wanted)
+    filters = finish.unchanging(patch)
     height, width = np.max([(inner.bottom, inner.right) for inner, _, _ in sweep()], axis=0).tolist()
     for n, scale in enumerate(finish.PASSES):
         cell = 2 ** (finish.SCALES - 1 - scale)
@@ -69,7 +70,7 @@ def _filters(engine: Engine, unfinished: Callable[[Array], finish.Cells], wanted
         for inner, outer, pixels in sweep():
             level = finish.unfiltered(unfinished(pixels), filters, engine, n)
             window = (inner.top // cell, -(-inner.bottom // cell), inner.left // cell, -(-inner.right // cell))
-            places = finish.Places.of(-(-height // cell), -(-width // cell), window)
+            places = finish.Places.of(-(-height // cell), -(-width // cell), patch, window)
             found = found + finish.sums(level, center, places.seen_from(outer.top // cell, outer.left // cell), engine)
         held, own = finish.passes(filters)[n], finish.Patches.of_sums(found, center)
         held += np.float32(alpha) * (finish.filter_of_pass(n, own, wanted, filters) - held)

@@ -26,8 +26,8 @@ Read = Callable[[Window], Array]
 """Pixels (h, w, 3) in [0, 1] of a window of the picture."""
 
 STATISTICS = ("thumbnail", "exact")
-CASCADE_REACH = 256
-"""How far the eye and the decoders see, 203 pixels by their convolutions, and the finish, 48; a multiple of the stride of 16."""
+CASCADE_REACH = 288
+"""How far the eye and the decoders see, 203 pixels by their convolutions, and the finish, 79; a multiple of the stride of 16."""
 GENERATOR_BYTES = 280
 CASCADE_BYTES = 850
 """Memory for each pixel of a tile with its overlap. What one pass adds to the resident memory, a pixel, on a CPU with glibc:
@@ -177,9 +177,9 @@ def freeze(
         ]
         weights = [1.0, strength - 1]
         return Local(engine, tuple((w, None, m) for w, m in zip(weights, maps, strict=False)), max(0.0, 1 - strength), style)
-    modulations = [(1.0, style.modulation(engine, strength, missed(engine, style, thumbnail, memory) if look else None))]
+    modulations = [(1.0, style.modulation(engine, strength, missed(engine, style, thumbnail, memory) if look else None, wide=look))]
     if strength < 1:
-        own = Style.of_pixels(thumbnail, engine).modulation(engine)
+        own = Style.of_pixels(thumbnail, engine).modulation(engine, wide=look)
         modulations = [(1.0, toward(own, modulations[0][1], strength)), (strength - 1, own)]
     passes: list[tuple[float, Array | None, Array | cascade.FrozenMaps]] = []
     for weight, modulation in modulations:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from scumble.engine import Engine
 from scumble.errors import ScumbleError
-from scumble.finish import texture
+from scumble.finish import narrow, texture
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
 from scumble.nets.finish import finish, of_texture
@@ -110,7 +110,8 @@ def export_self_contained(path: Path, style: Style | None = None) -> float:
     """One ONNX file that needs nothing of this library: pixels in, painted pixels out; checked against PyTorch.
 
     Input ``content`` (1, 3, H, W) in [0, 1], at least 128 pixels each way; output ``painted`` of the same size. Without ``style`` there
-    are two more, ``style`` (1, 736) and ``texture`` (1, 480), see :class:`scumble.style.Style`; with it the style is folded in.
+    are two more, ``style`` (1, 736), a :class:`~scumble.style.Style`'s ``vector``, and ``texture`` (1, 480), its texture of
+    :func:`~scumble.finish.narrow` patches; with it the style is folded in.
     Returns the largest difference between ONNX Runtime and PyTorch, at a size the export did not see; a ScumbleError if it
     is over 1e-3 (of 1), in which case nothing is written.
     """
@@ -120,7 +121,8 @@ def export_self_contained(path: Path, style: Style | None = None) -> float:
     generator = load_generator()
     vector = torch.rand(1, generator.shape.style)
     net = _SelfContained(generator, None if style is None else torch.from_numpy(style.modulation(Engine("cpu")))[None]).eval()
-    with_style = () if style is not None else (vector, torch.from_numpy(texture(np.random.rand(64, 64, 3).astype(np.float32)))[None])
+    any_texture = torch.from_numpy(narrow(texture(np.random.rand(64, 64, 3).astype(np.float32))))[None]
+    with_style = () if style is not None else (vector, any_texture)
     part = path.with_name(f".{path.name}.part")
     names = ["content", "style", "texture"][: 1 + len(with_style)]
     try:
@@ -204,7 +206,7 @@ def export_finish(folder: Path = FOLDER) -> None:
 
     ``finish_products.onnx``: rows (n, c, k) -> products (n, c, c) of each with each.
     ``finish_raise.onnx``: cells + change (1, 3, h', w') enlarged -> raised, ``margins`` (8,) saying by how much the edge of the change is
-    repeated, which brings it to (1, 3, h + 2, w + 2); ``finish_filter.onnx``: cells, kernel (12, 12, 3, 3), bias (12,) -> filtered.
+    repeated, which brings it to (1, 3, h + 2, w + 2); ``finish_filter.onnx``: cells, kernel (12, 12, K, K), bias (12,) -> filtered.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -244,8 +246,8 @@ def export_finish(folder: Path = FOLDER) -> None:
     )
     write(
         "finish_filter",
-        [helper.make_node("Conv", ["cells", "kernel", "bias"], ["filtered"], pads=[1, 1, 1, 1])],
-        {"cells": cells, "kernel": [12, 12, 3, 3], "bias": [12]},
+        [helper.make_node("Conv", ["cells", "kernel", "bias"], ["filtered"], auto_pad="SAME_UPPER")],
+        {"cells": cells, "kernel": [12, 12, "side", "side"], "bias": [12]},
         {"filtered": cells},
     )
 

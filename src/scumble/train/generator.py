@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scumble.engine import EYE_MULTIPLE
 from scumble.errors import UsageError, in_range
 from scumble.nets.eye import Eye
-from scumble.nets.finish import Autocovariance, autocovariances, finish, joined
+from scumble.nets.finish import Autocovariance, autocovariances, finish, joined, narrow
 from scumble.nets.generator import MARGIN, Generator, Shape
 from scumble.train.data import Crops, read_pictures, recolored
 from scumble.train.judge import Balance, Judge, Views, painting_loss
@@ -57,14 +57,14 @@ def style_vector(taps: list[Tensor]) -> Tensor:
 def missed_in(
     model: Generator, eye: nn.Module, x: Tensor, modulation: Tensor, vectors: Tensor, wanted: Sequence[Autocovariance] | None
 ) -> Tensor:
-    """By how much ``x`` (N, 3, H, W), painted with ``modulation`` (N, M) and finished, falls short of the style ``vectors`` (N, 736).
+    """By how much a draft of ``x`` (N, 3, H, W), painted with ``modulation`` (N, M), falls short of the style ``vectors`` (N, 736).
 
     Crops are not mirrored at the edge as pictures are; what shows there is left out.
     """
     in_range("size", x.shape[3], 2 * MARGIN + EYE_MULTIPLE, 100_000)  # or nothing is left to look at
     painted = model.paint(x, modulation)[0]
     if wanted is not None:
-        painted = finish(painted, wanted)[0]
+        painted = finish(painted, narrow(wanted))[0]
     inner = painted.clamp(0, 1)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last)
     return vectors - style_vector(eye(inner))
 
@@ -233,7 +233,8 @@ def train_generator(
         missed = missed_in(model, eye, x, model.modulation(vectors), vectors, wanted) if again else None
         modulation = model.modulation(vectors, beyond=beyond, missed=missed)
         ease = (1 + beyond) ** EASE
-        loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, wanted, balance, same, ease)
+        textures = wanted if again else narrow(wanted)
+        loss, numbers, painted = painting_loss(model, watching, views, modulation, lesson.target, textures, balance, same, ease)
         identity = (painted[:same] - x[:same]).abs().mean() if same else x.new_zeros(())
         return loss + 4 * identity, numbers | {"identity": 3 * identity.detach()}
 

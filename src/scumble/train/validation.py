@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scumble.nets.eye import Eye
-from scumble.nets.finish import Autocovariance, autocovariances, finish
+from scumble.nets.finish import Autocovariance, autocovariances, finish, narrow
 from scumble.nets.generator import MARGIN, MULTIPLE, Generator
 from scumble.nets.losses import content_loss
 from scumble.picture import Picture
@@ -23,12 +23,12 @@ from scumble.train.teacher import Teacher
 
 
 def paint(generator: Generator, x: Tensor, style: Tensor, wanted: Sequence[Autocovariance]) -> Tensor:
-    """(1, 3, H, W) of any size, with the margin that inference gives it and finished; clipped."""
+    """A draft of (1, 3, H, W) of any size, with the margin that inference gives it and finished; clipped."""
     h, w = x.shape[2:]
     below, right = -(h + 2 * MARGIN) % MULTIPLE, -(w + 2 * MARGIN) % MULTIPLE
     padded = F.pad(x, (MARGIN, MARGIN + right, MARGIN, MARGIN + below), mode="reflect")
     painted = generator(padded, style)[:, :, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
-    return finish(painted, wanted)[0].clamp(0, 1)
+    return finish(painted, narrow(wanted))[0].clamp(0, 1)
 
 
 class Pairs:

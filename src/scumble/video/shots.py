@@ -299,7 +299,7 @@ class ShotPainter:
             style = self.timeline.keys[k][1]
             used = cascade.paint(self.engine, pixels, style, method=self.method, strength=self.strength)[1]
             held = {f"{n}/{part}": getattr(m, part) for n, m in enumerate(used.maps) for part in ("matrix", "offset")}
-            return held | {"filters": finish.unchanging() if used.filters is None else used.filters}
+            return held | {"filters": finish.unchanging(finish.NARROW) if used.filters is None else used.filters}
         if self.strength >= 1.0:
             return {"statistics": self.engine.paint(pixels, self._modulations[k])[1]}
         own = Style.of_pixels(pixels, self.engine).modulation(self.engine)
