@@ -271,7 +271,7 @@ def test_pytorch_does_the_same(engine, patch):
     torch = pytest.importorskip("torch")
     from scumble.nets import finish as with_gradients
 
-    content, wanted = picture(11, 150, 133), texture(picture(12), patch)
+    content, wanted = picture(11, 270, 243), texture(picture(12), patch)  # large enough for patches to be left out
     x = torch.from_numpy(planes(content))[None].requires_grad_()
     made, filters = with_gradients.finish(x, with_gradients.of_texture(torch.from_numpy(wanted)[None]))
     painted, _ = finished(content, wanted, engine)

@@ -177,7 +177,7 @@ class Style:
         return self
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a ``.style`` file (safetensors, about 80 KB, tuned 90): exact to float32."""
+        """Write a ``.style`` file (safetensors, about 90 KB, tuned 100): exact to float32."""
         from safetensors.numpy import save
 
         path = Path(path)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scumble.finish import LEAST_SIDE, NARROW, PASSES, RIDGE, SCALES, WIDE, offsets, patch_index
+from scumble.finish import LEAST_SIDE, NARROW, PASSES, RIDGE, SCALES, WIDE, Places, offsets, patch_index
 
 Autocovariance = tuple[Tensor, Tensor]
 """Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets, whose number says of what patches."""
@@ -94,10 +94,12 @@ def _autocovariance(x: Tensor) -> Autocovariance:
 
 
 def _patches(x: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """Mean (N, 3), and the covariance of all patches (N, C, C), rows and columns in the order (y, x, channel)."""
+    """Mean (N, 3), and the covariance of the patches that are measured (N, C, C), rows and columns in the order (y, x, channel)."""
     x, (h, w), r = x.double(), x.shape[2:], patch - 1
     center = x.mean((2, 3), keepdim=True)
-    rows = torch.cat([(x - center)[:, :, y : h - r + y, u : w - r + u].flatten(2) for y in range(patch) for u in range(patch)], 1)
+    at = Places.of(h, w, patch).rows
+    places = [(slice(y, at.stop + y, at.step), slice(u, w - r + u)) for y in range(patch) for u in range(patch)]
+    rows = torch.cat([(x - center)[:, :, y, u].flatten(2) for y, u in places], 1)
     mean = rows.mean(2)
     covariance = (rows @ rows.transpose(1, 2)) / rows.shape[2] - mean[:, :, None] * mean[:, None]
     return center[:, :, 0, 0] + mean.reshape(len(x), -1, 3).mean(1), covariance

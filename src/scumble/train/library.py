@@ -32,7 +32,7 @@ COLUMNS = ("name", "title", "artist", "year", "medium", "group")
 def build_library(gallery: Path, folder: Path = FOLDER, engine: Engine | None = None, tuned: Path | None = None) -> int:
     """Encode every work of ``gallery/gallery.csv`` (``name.jpg`` beside it); returns their number.
 
-    Correlations go in half precision: 44 KB a work, and 11 KB more if it is among those of :func:`tune_works` in the folder ``tuned``.
+    Correlations go in half precision: 48 KB a work, and 11 KB more if it is among those of :func:`tune_works` in the folder ``tuned``.
     """
     from safetensors.numpy import save
 
