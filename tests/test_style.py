@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,11 @@ def test_files_that_are_no_styles(tmp_path: Path) -> None:
         (tmp_path / "bad.style").write_bytes(data)
         with pytest.raises(InputError, match="is not a style file, or it is damaged"):
             Style.load(tmp_path / "bad.style")
+    style = Style.from_image(picture(0))
+    assert style.texture is not None
+    replace(style, texture=style.texture[:-1]).save(tmp_path / "bad.style", overwrite=True)
+    with pytest.raises(InputError, match="is not a style file, or it is damaged"):
+        Style.load(tmp_path / "bad.style")
     with pytest.raises(UsageError, match=r"ends in \.style"):
         Style.from_image(picture(0)).save(tmp_path / "a.txt")
 

@@ -49,9 +49,9 @@ GENERATOR_REACH = 128 + finish.REACH
 
 SHOWING = 0.015
 """Share of the photograph that shows through what is finished with :data:`scumble.finish.WIDE` patches. Of all ways to come back to the
-content distance of smaller ones it is among the cheapest: 24 pairs (content, structure, style) 0.479, 0.314, 0.513 without, 0.470, 0.308,
-0.516 with it. As much of the photograph's covariance in what is asked for does the same; less of what a look asks for in single levels does
-nothing, a strength a little below 1, by the net alone, twice the harm to the style."""
+content distance of smaller ones it is among the cheapest: 24 pairs (content, structure, style) 0.479, 0.314, 0.513 without, 0.468, 0.306,
+0.517 with it. As much of the photograph's covariance in what is asked for does the same; less of what a look asks for in single levels does
+nothing."""
 
 
 class Engine:
@@ -189,10 +189,10 @@ class Engine:
         """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and statistics (S,).
 
         A modulation that goes on with a texture (T,) has the painting finished (:mod:`scumble.finish`); with one of larger patches a little
-        of the picture shows through (:data:`SHOWING`). Statistics are what the
-        normalisations used, and the finish's filters; ``frozen`` ones replace the measured ones to the share ``freeze``, a number or (S,).
-        They are measured in the window ``inside`` = (top, bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE`
-        (at least one of it each way); by default in all of it. A side below four of them is measured with its margin.
+        of the picture shows through (:data:`SHOWING`). Statistics are what the normalisations used, and the finish's filters; ``frozen``
+        ones replace the measured ones to the share ``freeze``, a number or (S,). They are measured in the window ``inside`` = (top,
+        bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE` (at least one of it each way); by default in all of
+        it. A side below four of them is measured with its margin.
         """
         size = 2 * sum(self.norms)
         net, wanted = np.split(modulation, [self.modulations])

@@ -73,8 +73,11 @@ def filters_size(patch: int) -> int:
 
 
 def patch_of(texture: Array) -> int:
-    """The side of the patches that a texture (T,) is of."""
-    return next(patch for patch in (NARROW, WIDE) if texture_size(patch) == len(texture))
+    """The side of the patches that a texture (T,) is of; ValueError if that is none."""
+    for patch in (NARROW, WIDE):
+        if len(texture) == texture_size(patch):
+            return patch
+    raise ValueError(f"a texture has {texture_size(NARROW)} or {texture_size(WIDE)} numbers; got {len(texture)}")
 
 
 def texture(pixels: Array) -> Array:

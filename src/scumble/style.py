@@ -100,7 +100,7 @@ class Style:
             return replace(Style.load(found.path), name=found.name)
         about = {k: getattr(found, k) for k in ("title", "artist", "year", "medium", "group") if getattr(found, k)}
         tensors, generator = library.tensors(found.name)
-        return Style(_unpack(tensors), found.name, about, _tuning(tensors, generator), tensors.get("texture"))
+        return Style(_unpack(tensors), found.name, about, _tuning(tensors, generator), _texture(tensors))
 
     @staticmethod
     def open(source: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
@@ -208,7 +208,7 @@ class Style:
             if metadata.get("format") != "scumble-style-1":
                 raise InputError(f"{path} is not a style file of this version; make it again with `scumble styles add`")
             tuning = _tuning(tensors, metadata.get("generator", ""))
-            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]), tuning, tensors.get("texture"))
+            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]), tuning, _texture(tensors))
         except (SafetensorError, KeyError, ValueError, OSError) as e:
             raise InputError(f"{path} is not a style file, or it is damaged; make it again with `scumble styles add`") from e
 
@@ -314,6 +314,13 @@ def _unpack(tensors: dict[str, NDArray[np.floating]]) -> tuple[Moments, ...]:
         correlation.T[upper] = tensors[f"correlation{k}"]
         levels.append(Moments(mean, correlation * np.outer(std, std)))
     return tuple(levels)
+
+
+def _texture(tensors: dict[str, NDArray[np.floating]]) -> NDArray[np.float32] | None:
+    if "texture" not in tensors:
+        return None
+    finish.patch_of(tensors["texture"])  # a ValueError, if that is none
+    return tensors["texture"].astype(np.float32)
 
 
 def _tuning(tensors: dict[str, NDArray[np.floating]], generator: str) -> Tuning | None:

@@ -48,9 +48,12 @@ def of_texture(texture: Tensor) -> list[Autocovariance]:
 
 
 def finish(
-    x: Tensor, wanted: Sequence[Autocovariance], filters: Sequence[Filter | None] | None = None
+    x: Tensor, wanted: Sequence[Autocovariance], filters: Sequence[Filter | None] | None = None, every_patch: bool = False
 ) -> tuple[Tensor, list[Filter | None]]:
-    """(N, 3, H, W) with the autocovariances that are ``wanted``, and the filters that did it: its own, or those that were given."""
+    """(N, 3, H, W) with the autocovariances that are ``wanted``, and the filters that did it: its own, or those that were given.
+
+    With ``every_patch`` all are measured and not as many as suffice, which an exported graph, where sizes are not known, could not choose.
+    """
     used: list[Filter | None] = []
     levels = _pyramid(x)
     x, last = levels[0], 0
@@ -63,7 +66,8 @@ def finish(
             found = filters[n]
         elif min(h, w) >= LEAST_SIDE:
             patch = isqrt(patch_index(wanted[scale][1].shape[1]).shape[0])
-            found = _filter(*_patches(x, patch), wanted[scale], used[-1] if n and scale == last else None)
+            step = 1 if every_patch else Places.of(h, w, patch).rows.step
+            found = _filter(*_patches(x, patch, step), wanted[scale], used[-1] if n and scale == last else None)
         if found is not None:
             x = _filtered(x, *found)
         used.append(found)
@@ -93,13 +97,11 @@ def _autocovariance(x: Tensor) -> Autocovariance:
     return mean[:, :, 0, 0], torch.stack(found, 1) / (h * w)
 
 
-def _patches(x: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """Mean (N, 3), and the covariance of the patches that are measured (N, C, C), rows and columns in the order (y, x, channel)."""
+def _patches(x: Tensor, patch: int, step: int) -> tuple[Tensor, Tensor]:
+    """Mean (N, 3), and the covariance of the patches of every ``step``-th row (N, C, C), rows and columns in the order (y, x, channel)."""
     x, (h, w), r = x.double(), x.shape[2:], patch - 1
     center = x.mean((2, 3), keepdim=True)
-    at = Places.of(h, w, patch).rows
-    places = [(slice(y, at.stop + y, at.step), slice(u, w - r + u)) for y in range(patch) for u in range(patch)]
-    rows = torch.cat([(x - center)[:, :, y, u].flatten(2) for y, u in places], 1)
+    rows = torch.cat([(x - center)[:, :, y : h - r + y : step, u : w - r + u].flatten(2) for y in range(patch) for u in range(patch)], 1)
     mean = rows.mean(2)
     covariance = (rows @ rows.transpose(1, 2)) / rows.shape[2] - mean[:, :, None] * mean[:, None]
     return center[:, :, 0, 0] + mean.reshape(len(x), -1, 3).mean(1), covariance

@@ -180,7 +180,7 @@ def freeze(
     modulations = [(1.0, style.modulation(engine, strength, missed(engine, style, thumbnail, memory) if look else None, wide=look))]
     if strength < 1:
         own = Style.of_pixels(thumbnail, engine).modulation(engine, wide=look)
-        modulations = [(1.0, toward(own, modulations[0][1], strength)), (strength - 1, own)]
+        modulations = [(weight, toward(own, modulations[0][1], share)) for weight, share in ((1.0, strength), (strength - 1, 0.0))]
     passes: list[tuple[float, Array | None, Array | cascade.FrozenMaps]] = []
     for weight, modulation in modulations:
         if exact:
