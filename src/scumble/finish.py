@@ -72,6 +72,17 @@ def filters_size(patch: int) -> int:
     return len(PASSES) * (3 + 9 * (2 * patch - 1) ** 2)
 
 
+def side_of(covariances: int) -> int:
+    """The side of the patches that have so many :func:`offsets`."""
+    return (isqrt(2 * covariances - 1) + 1) // 2
+
+
+@lru_cache(maxsize=1)
+def narrower() -> list[int]:
+    """Which of the :func:`offsets` of :data:`WIDE` patches those of :data:`NARROW` ones are."""
+    return [offsets(WIDE).index(offset) for offset in offsets(NARROW)]
+
+
 def patch_of(texture: Array) -> int:
     """The side of the patches that a texture (T,) is of; ValueError if that is none."""
     for patch in (NARROW, WIDE):
@@ -87,14 +98,11 @@ def texture(pixels: Array) -> Array:
 
 def narrow(texture: Array) -> Array:
     """The same of smaller patches."""
-    return texture if patch_of(texture) == NARROW else scales(texture)[:, _narrow()].ravel()
-
-
-@lru_cache(maxsize=1)
-def _narrow() -> NDArray[np.intp]:
-    """Where in a scale's row of :data:`WIDE` patches that of :data:`NARROW` ones is."""
-    kept = [offsets(WIDE).index(offset) for offset in offsets(NARROW)]
-    return np.concatenate([np.arange(3), (3 + 9 * np.array(kept)[:, None] + np.arange(9)).ravel()])
+    if patch_of(texture) == NARROW:
+        return texture
+    rows = scales(texture)
+    kept = rows[:, 3:].reshape(SCALES, -1, 9)[:, narrower()].reshape(SCALES, -1)
+    return np.hstack([rows[:, :3], kept]).ravel()
 
 
 def halved(planes: Array) -> Array:
@@ -116,9 +124,9 @@ def autocovariance(planes: Array) -> Array:
     x = np.zeros((3, h, apart), np.float32)  # what a row lacks to its right is nothing, and so is what the next one has before it
     np.subtract(planes, mean[:, None, None], out=x[..., :w])
     x = x.reshape(3, -1)
-    apart_by = [dy * apart + dx for dy, dx in offsets(WIDE)]
+    shifts = [dy * apart + dx for dy, dx in offsets(WIDE)]
     # one by one: a product of matrices so narrow takes six times as long
-    found = [np.dot(a[: max(0, len(a) - far)], b[far:]) for far in apart_by for a in x for b in x]
+    found = [np.dot(a[: max(0, len(a) - shift)], b[shift:]) for shift in shifts for a in x for b in x]
     return np.concatenate([mean, np.array(found) / (h * w)]).astype(np.float32)
 
 
@@ -449,7 +457,7 @@ def _polar(x: Array64) -> Array64:
 def of_patches(covariances: NDArray[np.floating]) -> Array64:
     """Autocovariance (D, 3, 3) -> covariance of patches (C, C), the ridge added; rows and columns in the order (y, x, channel)."""
     both = np.concatenate([covariances, covariances.transpose(0, 2, 1)]).astype(np.float64)
-    index = patch_index(len(covariances))
+    index = patch_index(side_of(len(covariances)))
     size = len(index)
     blocks = both[index].reshape(size, size, 3, 3).transpose(0, 2, 1, 3).reshape(size * 3, size * 3)
     return blocks + RIDGE * np.eye(size * 3)
@@ -460,14 +468,13 @@ def _of_offsets(patches: Array64) -> Array64:
     size = len(patches) // 3
     blocks = (patches - RIDGE * np.eye(size * 3)).reshape(size, 3, size, 3).transpose(0, 2, 1, 3).reshape(-1, 3, 3)
     patch = isqrt(size)
-    index = patch_index(len(offsets(patch))).ravel()
+    index = patch_index(patch).ravel()
     return np.stack([blocks[index == k].mean(0) for k in range(len(offsets(patch)))])
 
 
 @lru_cache
-def patch_index(covariances: int) -> NDArray[np.intp]:
-    """For each pair of places in a patch, which of its :func:`offsets`, so many, lies between them; counted on from these, turned over."""
-    patch = (isqrt(2 * covariances - 1) + 1) // 2
+def patch_index(patch: int) -> NDArray[np.intp]:
+    """For each pair of places in a patch, which of its :func:`offsets` lies between them; counted on from these, turned over."""
     known = {offset: k for k, offset in enumerate(offsets(patch))}
 
     def at(dy: int, dx: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scumble.finish import LEAST_SIDE, NARROW, PASSES, RIDGE, SCALES, WIDE, Places, offsets, patch_index
+from scumble.finish import LEAST_SIDE, PASSES, RIDGE, SCALES, WIDE, Places, narrower, offsets, patch_index, side_of
 
 Autocovariance = tuple[Tensor, Tensor]
 """Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets, whose number says of what patches."""
@@ -32,7 +32,7 @@ def autocovariances(x: Tensor) -> list[Autocovariance]:
 
 def narrow(wanted: Sequence[Autocovariance]) -> list[Autocovariance]:
     """The same of smaller patches."""
-    kept = [offsets(WIDE).index(offset) for offset in offsets(NARROW)]
+    kept = narrower()
     return [(mean, covariance if covariance.shape[1] == len(kept) else covariance[:, kept]) for mean, covariance in wanted]
 
 
@@ -65,7 +65,7 @@ def finish(
         if filters is not None:
             found = filters[n]
         elif min(h, w) >= LEAST_SIDE:
-            patch = isqrt(patch_index(wanted[scale][1].shape[1]).shape[0])
+            patch = side_of(wanted[scale][1].shape[1])
             step = 1 if every_patch else Places.of(h, w, patch).rows.step
             found = _filter(*_patches(x, patch, step), wanted[scale], used[-1] if n and scale == last else None)
         if found is not None:
@@ -151,7 +151,7 @@ class _Exported(torch.autograd.Function):
 
 def _of_patches(found: Tensor) -> Tensor:
     """Autocovariance (N, D, 3, 3) -> covariance of patches (N, C, C): block-Toeplitz."""
-    index = torch.tensor(patch_index(found.shape[1]), device=found.device)
+    index = torch.tensor(patch_index(side_of(found.shape[1])), device=found.device)
     n, size = len(found), len(index)
     both = torch.cat([found, found.transpose(-1, -2)], 1)
     return both[:, index].permute(0, 1, 3, 2, 4).reshape(n, size * 3, size * 3)

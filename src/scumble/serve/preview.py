@@ -193,8 +193,8 @@ class Previewer:
             return cascade.paint(engine, pixels, style, method=method, strength=0.0, taps=taps)[0]
 
         # asked for nothing, all methods of fusion are the identity
-        texture = None if own is None else len(own)
-        return give_back(painted, pixels, self._derived.get((*place, "unmoved", texture), unmoved), strength)
+        size = 0 if own is None else len(own)  # of larger patches, of smaller ones, or without a texture
+        return give_back(painted, pixels, self._derived.get((*place, "unmoved", size), unmoved), strength)
 
     def _own(self, pixels: Array) -> Array:
         """The modulation with the content's own statistics."""
