@@ -40,8 +40,8 @@ def gpu(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=device == "cuda"):
             return generator.paint(x, modulation, statistics, 1.0)[0].float()
 
-    def finished(planes: Tensor, filters: Any) -> Tensor:
-        return finish(planes, wanted, filters)[0].clamp(0, 1)
+    def finished(planes: Tensor, content: Tensor, filters: Any) -> Tensor:
+        return finish(planes, content, wanted, filters)[0].clamp(0, 1)
 
     # one after the other: of both as one, PyTorch 2.13's compiler makes an assertion fail
     paint, end = (torch.compile(f, dynamic=False) if compiled else f for f in (planes_of, finished))
@@ -53,14 +53,14 @@ def gpu(
             pixels = photograph(*(-(-n // MULTIPLE) * MULTIPLE for n in size))
             x = _batch(pixels, 1, device)
             planes, statistics = generator.paint(x, modulation)
-            filters = finish(planes, wanted)[1]
-            exact = finish(generator.paint(x, modulation, statistics, 1.0)[0], wanted, filters)[0].clamp(0, 1)
+            filters = finish(planes, x, wanted)[1]
+            exact = finish(generator.paint(x, modulation, statistics, 1.0)[0], x, wanted, filters)[0].clamp(0, 1)
             for batch in BATCHES:
                 note(f"{batch} of {named(size)} on {device}")
                 frames, mod, stats = _batch(pixels, batch, device), modulation.repeat(batch, 1), statistics.repeat(batch, 1)
                 of_each = [f and (f[0].repeat(batch, 1, 1, 1, 1), f[1].repeat(batch, 1)) for f in filters]
-                seconds = _seconds(lambda f=frames, m=mod, s=stats, e=of_each: end(paint(f, m, s), e), device, budget) / batch
-                error = (end(paint(frames, mod, stats), of_each)[:1] - exact).abs().mean().item() * 255
+                seconds = _seconds(lambda f=frames, m=mod, s=stats, e=of_each: end(paint(f, m, s), f, e), device, budget) / batch
+                error = (end(paint(frames, mod, stats), frames, of_each)[:1] - exact).abs().mean().item() * 255
                 least = 2 * frames[0].numel() * frames.element_size()  # the frame read once and the painting written once
                 moved = least / seconds
                 row = {"size": size, "batch": batch, "seconds": seconds, "error": error, "bytes_a_second": moved, "bandwidth": bandwidth}

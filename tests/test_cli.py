@@ -328,11 +328,11 @@ def test_without_a_photograph_a_sample_needs_one(folder, capsys, monkeypatch):
 def test_scores(folder, capsys):
     assert run(["score", "photo.png", "--content", "photo.png", "--style", "style.png", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
-    assert set(scores) == {"content", "structure", "style", "ssim"}
+    assert set(scores) == {"content", "structure", "style", "ssim", "halo"}
     assert scores["content"] == pytest.approx(0, abs=1e-6)
     assert scores["ssim"] == pytest.approx(1)
     assert run(["score", "photo.png", "--content", "photo.png", "--style", "style.png"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["content", "structure", "style", "ssim"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["content", "structure", "style", "ssim", "halo"]
 
 
 def test_the_doctor_finds_all_well(capsys, monkeypatch):

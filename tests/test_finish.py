@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scumble import cascade, finish
+from scumble import cascade, finish, guided
 from scumble.engine import Engine
 from scumble.style import Style, toward
 
@@ -31,7 +31,7 @@ def planes(pixels):
 
 
 def finished(pixels, texture, engine, **frozen):
-    out, filters = finish.finish(finish.Cells.of(planes(pixels)), texture, engine, **frozen)
+    out, filters = finish.finish(finish.Cells.of(planes(pixels)), guided.guide(pixels), texture, engine, **frozen)
     return out.transpose(1, 2, 0), filters
 
 
@@ -272,11 +272,11 @@ def test_pytorch_does_the_same(engine, patch):
 
     content, wanted = picture(11, 270, 243), texture(picture(12), patch)  # large enough for patches to be left out
     x = torch.from_numpy(planes(content))[None].requires_grad_()
-    made, filters = with_gradients.finish(x, with_gradients.of_texture(torch.from_numpy(wanted)[None]))
+    made, filters = with_gradients.finish(x, x.detach(), with_gradients.of_texture(torch.from_numpy(wanted)[None]))
     painted, _ = finished(content, wanted, engine)
     difference = np.abs(made[0].detach().numpy().transpose(1, 2, 0) - painted)
     assert difference.max() < 1e-3
-    again, _ = with_gradients.finish(x, [], filters)
+    again, _ = with_gradients.finish(x, x.detach(), [], filters)
     assert torch.equal(again, made)
     direct = with_gradients.autocovariances(torch.from_numpy(planes(picture(12)))[None])
     direct = direct if patch == finish.WIDE else with_gradients.narrow(direct)
@@ -295,7 +295,8 @@ def test_black_and_white_styles_have_maps_in_pytorch():
     exact = with_gradients.autocovariances(style.double())
     for (_, found), (_, wanted) in zip(with_gradients.autocovariances(style), exact, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0)
-    made, _ = with_gradients.finish(torch.from_numpy(planes(picture(18, 192, 192)))[None], exact)
+    x = torch.from_numpy(planes(picture(18, 192, 192)))[None]
+    made, _ = with_gradients.finish(x, x, exact)
     assert torch.isfinite(made).all()
 
 
@@ -306,7 +307,7 @@ def test_what_a_new_map_takes_back_has_no_gradient():
     x = torch.from_numpy(planes(picture(13, 64, 64)))[None]
     wanted = with_gradients.autocovariances(torch.from_numpy(planes(picture(14, 64, 64)))[None])
     gain = torch.ones((), requires_grad=True)
-    made, _ = with_gradients.finish(0.5 + gain * (x - 0.5), wanted)
+    made, _ = with_gradients.finish(0.5 + gain * (x - 0.5), x, wanted)
     (slope,) = torch.autograd.grad(made.var(), gain)
     (unfinished,) = torch.autograd.grad((0.5 + gain * (x - 0.5)).var(), gain)
     assert abs(float(slope)) < 0.05 * abs(float(unfinished))

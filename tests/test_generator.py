@@ -141,14 +141,14 @@ def test_the_padding_does_not_show_at_the_border(engine, modulation):
 
 @torch.no_grad()
 def test_no_pixel_sees_farther_than_the_reach():
-    g, size = net(), 2 * GENERATOR_REACH + 48
+    g, size = net(), 2 * generator_module.REACH + 48
     m, x = draw(1, g.modulations, std=0.3), torch.rand(1, 3, 16, size)
     whole, statistics = g.paint(x, m)
     left = size // 2 - 8
     y = x.clone()
     y[..., left : left + 16] = 1 - y[..., left : left + 16]
     changed = (g.paint(y, m, statistics, 1.0)[0] - whole).abs().amax((0, 1, 2))
-    beyond = torch.cat([changed[: left - GENERATOR_REACH], changed[left + 16 + GENERATOR_REACH :]])
+    beyond = torch.cat([changed[: left - generator_module.REACH], changed[left + 16 + generator_module.REACH :]])
     assert beyond.numel() > 0
     assert beyond.max() < 1e-5
     assert changed[left - 32] > 1e-5, "else the test shows nothing"
@@ -169,9 +169,9 @@ def test_statistics_are_those_of_the_window(engine, modulation):
     assert np.abs(part - rest).max() > 1e-3
 
 
-def seams(paint, width):
+def seams(paint, width, reach):
     """``width`` columns painted in two overlapping tiles, cut where both have seen all that matters."""
-    half, reach = width // 2, GENERATOR_REACH
+    half = width // 2
     return np.concatenate([paint(slice(0, half + reach))[:, :half], paint(slice(half - reach, width))[:, reach:]], axis=1)
 
 
@@ -181,8 +181,8 @@ def test_frozen_statistics_make_the_net_local():
         m = draw(1, g.modulations, std=0.3)
         whole, statistics = g.paint(x, m)
         assert statistics.shape == (1, g.statistics)
-        tiled = seams(lambda s: g.paint(x[..., s], m, statistics, 1.0)[0][0].permute(1, 2, 0).numpy(), 480)
-        measured = seams(lambda s: g.paint(x[..., s], m)[0][0].permute(1, 2, 0).numpy(), 480)
+        tiled = seams(lambda s: g.paint(x[..., s], m, statistics, 1.0)[0][0].permute(1, 2, 0).numpy(), 480, generator_module.REACH)
+        measured = seams(lambda s: g.paint(x[..., s], m)[0][0].permute(1, 2, 0).numpy(), 480, generator_module.REACH)
     whole = whole[0].permute(1, 2, 0).numpy()
     assert np.abs(tiled - whole).max() < 1 / 255
     assert np.abs(measured - whole).max() > 1 / 255  # else this test shows nothing
@@ -190,10 +190,11 @@ def test_frozen_statistics_make_the_net_local():
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_frozen_statistics_make_the_engine_local(engine, wide):
-    pixels = noise(64, 480) * np.linspace(0, 1, 480, dtype=np.float32)[:, None]
+    width = 2 * GENERATOR_REACH + 160  # and high enough for the finish's coarsest scale
+    pixels = noise(144, width) * np.linspace(0, 1, width, dtype=np.float32)[:, None]
     modulation = Style.named("great-wave").modulation(engine, wide=wide)
     whole, statistics = engine.paint(pixels, modulation)
-    tiled = seams(lambda s: engine.paint(pixels[:, s], modulation, statistics)[0], 480)
+    tiled = seams(lambda s: engine.paint(pixels[:, s], modulation, statistics)[0], width, GENERATOR_REACH)
     assert np.abs(tiled - whole).max() < 1 / 255
 
 

@@ -221,3 +221,37 @@ def test_content_may_have_another_size_but_not_another_shape(engine):
     score(painted, picture(67, 100), style, engine)
     with pytest.raises(UsageError, match="same shape; got 50 x 33 and 33 x 50"):
         score(painted, picture(50, 33), style, engine)
+
+
+def house(height=240, width=320):
+    """A flat sky and a flat wall, and how many pixels each pixel of the sky is away from it."""
+    content = np.full((height, width, 3), (0.5, 0.7, 0.9))
+    content[:, 160:] = (0.4, 0.2, 0.1)
+    away = np.maximum(159.5 - np.arange(width), 0.0)
+    return content, np.where(np.arange(width) < 160, np.exp(-away / 12), 0.0)[None, :, None]
+
+
+def test_a_halo_is_measured_where_flat_places_begin():
+    content, rim = house()
+    painted = 0.3 + 0.5 * content[..., ::-1]  # other colours are none
+    assert metrics.halo(painted, content) < 0.5
+    for amplitude in (0.05, 0.15):
+        found = metrics.halo(painted + amplitude * rim, content)
+        assert 0.2 < found / (255 * amplitude) < 0.5  # some 10 pixels from the edge exp(-d / 12) is at 0.4
+    once, twice = (metrics.halo(painted + a * rim, content) for a in (0.1, 0.2))
+    assert twice == pytest.approx(2 * once, rel=0.05)
+
+
+def test_a_rim_that_the_content_has_is_no_halo():
+    content, rim = house()
+    lit = np.clip(content + 0.1 * rim, 0, 1)
+    assert metrics.halo(lit, lit) < 0.7 * metrics.halo(lit, content)
+
+
+def test_there_is_no_halo_without_edges_or_without_room():
+    content, _ = house()
+    assert metrics.halo(content, np.full_like(content, 0.5)) == 0
+    assert metrics.halo(content[:100, :100], content[:100, :100]) == 0
+    assert metrics.halo(content[:3, :3], content[:3, :3]) == 0
+    with pytest.raises(UsageError, match="equally large"):
+        metrics.halo(content, content[:-1])

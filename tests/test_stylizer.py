@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from scumble import Picture, Style, Stylizer, finish, metrics, stylize, tiling
+from scumble import Picture, Style, Stylizer, finish, guided, metrics, stylize, tiling
 from scumble.engine import SHOWING
 from scumble.errors import UsageError
 from scumble.mask import Mask
@@ -104,7 +104,7 @@ def test_after_a_look_patches_are_larger_and_a_little_of_the_picture_shows_throu
     net = style.modulation(engine, missed=style.missed_in(content.pixels, engine))[: engine.modulations]
     cells, _ = engine.unfinished(content.pixels, net, None, np.zeros(2 * sum(engine.norms)))
     assert style.texture is not None
-    planes, filters = finish.finish(cells, style.texture, engine)
+    planes, filters = finish.finish(cells, guided.guide(content.pixels), style.texture, engine)
     assert len(filters) == finish.filters_size(finish.WIDE)
     painted = planes.transpose(1, 2, 0)
     expected = np.clip(painted + np.float32(SHOWING) * (content.pixels - painted), 0, 1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scumble import cascade, tiling
@@ -73,6 +73,8 @@ def test_a_tile_is_as_large_as_memory_allows():
 
 
 @settings(max_examples=6, deadline=None)
+@example(141, 900, 128, 1.0, True)  # large enough for the finish's coarsest scale, which is fitted to the photograph
+@example(130, 810, 96, 0.5, False)
 @given(st.integers(1, 90), st.integers(420, 560), st.sampled_from([96, 128]), st.sampled_from([0.5, 1.0, 1.4]), st.booleans())
 def test_exact_statistics_in_tiles_give_the_whole_picture(engine, style, height, width, tile, strength, look):
     pixels = scene(height, width)
@@ -96,13 +98,16 @@ def sweeps(pixels, tile):
 
 @pytest.mark.parametrize("method", ["wct", "adain"])
 def test_frozen_maps_in_tiles_give_the_whole_picture(engine, style, method):
-    pixels = scene(70, 800)  # wider than a tile with its overlap: what lies beyond the reach is really not seen
+    pixels = scene(130, 1000)  # wider than a tile with its overlap: what lies beyond the reach is really not seen
     whole, _ = cascade.paint(engine, pixels, style, method=method)
     local = tiling.freeze(engine, pixels, style, method=method, sweeps=sweeps(pixels, 128), memory=1e9)
     assert np.abs(tiling.paint(local, pixels, 128) - whole).max() <= 1 / 255
 
 
-@pytest.mark.parametrize(("method", "strength", "height", "width"), [("adain", 1.0, 40, 680), ("wct", 0.6, 71, 805), ("ot", 1.3, 9, 700)])
+@pytest.mark.parametrize(
+    ("method", "strength", "height", "width"),
+    [("adain", 1.0, 40, 680), ("wct", 0.6, 71, 805), ("ot", 1.3, 9, 700), ("ot", 1.0, 139, 950)],
+)
 def test_exact_statistics_of_fused_features_in_tiles_give_the_whole_picture(engine, style, method, strength, height, width):
     pixels = scene(height, width)
     whole, used = cascade.paint(engine, pixels, style, method=method, strength=strength)
@@ -164,7 +169,7 @@ def test_painted_detail_is_painted(engine):
 
 def test_little_memory_means_tiles_not_another_size():
     content = Picture.from_array(scene(400, 700))
-    out = Stylizer("cpu", threads=2)(content, "great-wave", memory=90_000_000)
+    out = Stylizer("cpu", threads=2)(content, "great-wave", memory=175_000_000)
     assert out.size == content.size
     whole = Stylizer("cpu", threads=2)(content, "great-wave")
     assert np.abs(out.pixels - whole.pixels).mean() < 0.06  # a thumbnail's statistics are near the picture's
@@ -184,7 +189,7 @@ class Forgetful:
 
 
 def test_out_of_memory_halves_the_tile_and_says_so_once(engine, style, caplog):
-    pixels = scene(120, 900)
+    pixels = scene(120, 1300)
     local = tiling.freeze(engine, pixels, style, sweeps=sweeps(pixels, 128), memory=1e9)
     whole = tiling.paint(local, pixels, 2048)
     poor = Forgetful(engine, 120 * (300 + 2 * GENERATOR_REACH), MemoryError())
@@ -215,9 +220,9 @@ def test_onnx_runtimes_way_of_saying_it():
 
 def test_a_pass_that_memory_does_not_hold_after_all_is_made_in_tiles(engine, caplog, monkeypatch):
     painter = Stylizer("cpu", threads=2)
-    content = Picture.from_array(scene(600, 700))
+    content = Picture.from_array(scene(1000, 1100))
     whole = painter(content, "great-wave")
-    scarce = Forgetful(engine, 400_000, MemoryError())
+    scarce = Forgetful(engine, 800_000, MemoryError())
     plain = Engine.paint
 
     def paint(self, pixels, *args, **kwargs):

@@ -189,7 +189,7 @@ def test_what_was_missed_is_the_style_less_the_paintings_own(eye: Eye) -> None:
     wanted = autocovariances(torch.rand(1, 3, 64, 64))
     missed = generator.missed_in(net, eye, x, net.modulation(vectors), vectors, wanted)
     with torch.no_grad():
-        painted = finish(net.paint(x, net.modulation(vectors))[0], narrow(wanted))[0].clamp(0, 1)[:, :, 24:-24, 24:-24]
+        painted = finish(net.paint(x, net.modulation(vectors))[0], x, narrow(wanted))[0].clamp(0, 1)[:, :, 24:-24, 24:-24]
         torch.testing.assert_close(missed + generator.style_vector(eye(painted)), vectors, atol=1e-4, rtol=1e-4)
 
 

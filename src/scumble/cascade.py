@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import finish
+from scumble import finish, guided
 from scumble.engine import EYE_MULTIPLE, Engine
 from scumble.fusion import AffineMap, affine, moments
 from scumble.style import Style
@@ -56,9 +56,9 @@ def paint(
         # α along the straight line from the identity, as the maps
         nothing = finish.unchanging(finish.patch_of(style.texture))
         share = np.full(len(nothing), max(0.0, 1.0 - strength), np.float32)
-        painted, filters = finish.finish(finish.Cells.of(painted), style.texture, engine, nothing, share)
+        painted, filters = finish.finish(finish.Cells.of(painted), guided.guide(pixels), style.texture, engine, nothing, share)
     elif filters is not None:
-        painted, _ = finish.finish(finish.Cells.of(painted), None, engine, filters)
+        painted, _ = finish.finish(finish.Cells.of(painted), guided.guide(pixels), None, engine, filters)
     return np.clip(painted, 0.0, 1.0).transpose(1, 2, 0), FrozenMaps(maps, filters)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import finish
+from scumble import finish, guided
 from scumble.errors import UsageError, unknown
 from scumble.weights import weight_path
 
@@ -201,7 +201,7 @@ class Engine:
         given = (None, None) if frozen is None else (frozen[:size], frozen[size:])
         cells, used = self.unfinished(pixels, net, given[0], shares[:size], inside)
         if len(wanted):
-            planes, filters = finish.finish(cells, wanted, self, given[1], shares[size:])
+            planes, filters = finish.finish(cells, guided.guide(pixels), wanted, self, given[1], shares[size:])
             if finish.patch_of(wanted) == finish.WIDE:
                 planes += np.float32(SHOWING) * (pixels.transpose(2, 0, 1) - planes)
             used = np.concatenate([used, filters])

@@ -10,6 +10,9 @@ Patches are described by autocovariances: those between a pixel and the ones aro
 patches is made. A texture (T,) is mean and autocovariance at every scale, of patches with a side of :data:`WIDE` or :data:`NARROW` pixels,
 which its length says; filters (F,) are bias and kernel of every pass.
 
+Filters ring at edges, as the net does: at the coarsest scale, after its pass, the painting is fitted to the photograph
+(:mod:`scumble.guided`), so that no halo goes on to the finer ones.
+
 What is painted is held as :class:`Cells`, as the net hands it over: 12 channels at half the size are convolved in half the time of 3.
 """
 
@@ -25,6 +28,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scumble import guided
 from scumble.fusion import Moments, barycenter
 
 Array = NDArray[np.float32]
@@ -45,8 +49,9 @@ RIDGE = 1e-4
 
 LEAST_SIDE = 16
 """Below this many pixels a side there is too little to measure: such a scale is left as it is."""
-REACH = 80
-"""Pixels around a pixel that have a say in it: four of the kernel in each pass and one of the enlargement at each scale, 79 in all."""
+REACH = 80 + guided.REACH
+"""Pixels around a pixel that have a say in it: four of the kernel in each pass and one of the enlargement at each scale, 79 in all, and
+what the fit to the photograph sees."""
 AROUND = 2
 """Cells of 2 × 2 pixels beyond a picture's edge that a filter sees."""
 _PIECE = 1024
@@ -291,10 +296,11 @@ class Computing(Protocol):
 
 
 def finish(
-    cells: Cells, wanted: Array | None, by: Computing, frozen: Array | None = None, freeze: Array | None = None
+    cells: Cells, guide: Array, wanted: Array | None, by: Computing, frozen: Array | None = None, freeze: Array | None = None
 ) -> tuple[Array, Array]:
     """(3, H, W) with the texture that is ``wanted`` (T,), not clipped, and the filters (F,) that did it.
 
+    ``guide`` is the photograph's (:func:`scumble.guided.guide`).
     ``frozen`` ones of patches as large replace them to the share ``freeze`` in [0, 1], (F,); all of them where nothing is ``wanted``. What
     lies around the picture in ``cells`` is overwritten.
     """
@@ -309,12 +315,14 @@ def finish(
             measured, held = filter_of_pass(n, Patches.of(level, patch_of(wanted), by), wanted, filters), passes(filters)[n]
             held[:] = measured + np.float32(shares[n]) * (held - measured)
 
-    level = unfiltered(cells, filters, by, len(PASSES) - 1, measure)
+    level = unfiltered(cells, guide, filters, by, len(PASSES) - 1, measure)
     measure(len(PASSES) - 1, level)
     return _filtered(level, filters, len(PASSES) - 1, by).planes, filters
 
 
-def unfiltered(cells: Cells, filters: Array, by: Computing, last: int, measure: Callable[[int, Cells], None] | None = None) -> Cells:
+def unfiltered(
+    cells: Cells, guide: Array, filters: Array, by: Computing, last: int, measure: Callable[[int, Cells], None] | None = None
+) -> Cells:
     """What the filter of pass ``last`` is measured on: the filters before it have been there.
 
     ``measure`` sets each of these in time; it is told the pass, and what its filter is measured on.
@@ -327,6 +335,9 @@ def unfiltered(cells: Cells, filters: Array, by: Computing, last: int, measure: 
         if measure:
             measure(n, level)
         level = _filtered(level, filters, n, by)
+        if scale == 0 and following > 0 and min(level.height, level.width) >= LEAST_SIDE:
+            coarse = level.edged().halved()
+            level = by.raised(level, guided.fitted(coarse, guide) - coarse)
         if following > scale:
             change = level.planes - coarser[scale]
             level = by.raised(cells if following == SCALES - 1 else Cells.of(coarser[following]), change)

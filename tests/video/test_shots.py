@@ -121,7 +121,7 @@ class Forgetful:
 
 class TestMemory:
     def frames(self, count=SETTLE + 2):
-        return [as_float(picture(k, 760, 440)) for k in range(count)]
+        return [as_float(picture(k, 1100, 560)) for k in range(count)]
 
     def painted(self, stylizer, style, **settings):
         shots = ShotPainter(stylizer, Timeline.of([(None, style)]), **settings)
@@ -130,8 +130,8 @@ class TestMemory:
     @pytest.mark.parametrize("strength", [0.4, 1.0, 1.3])
     def test_tiles_with_what_is_held_are_the_frame(self, strength, stylizer, styles):
         shots = self.painted(stylizer, styles[0], strength=strength)[1]
-        # 94 for one pass, 83 for a tile
-        scarce = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), strength=strength, memory=85e6)
+        # 172 MB for one pass, 165 for a tile
+        scarce = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), strength=strength, memory=170e6)
         scarce.restore(shots.snapshot())
         again = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), strength=strength)
         again.restore(shots.snapshot())
@@ -139,7 +139,7 @@ class TestMemory:
         assert np.abs(scarce(frame, 1.0, "none") - again(frame, 1.0, "none")).max() <= 1 / 255
 
     @pytest.mark.parametrize(
-        ("method", "width", "memory"), [("generator", 1100, 85e6), pytest.param("wct", 1750, 430e6, marks=pytest.mark.slow)]
+        ("method", "width", "memory"), [("generator", 2100, 170e6), pytest.param("wct", 3100, 740e6, marks=pytest.mark.slow)]
     )
     def test_no_net_gets_more_than_memory_holds(self, method, width, memory, stylizer, styles, monkeypatch):
         seen, net = [], "paint" if method == "generator" else "eye"
@@ -153,7 +153,7 @@ class TestMemory:
 
     def test_out_of_memory_goes_on_in_tiles_and_says_so_once(self, stylizer, styles, monkeypatch, caplog):
         whole, _ = self.painted(stylizer, styles[0])
-        poor = Forgetful(Engine.paint, 759 * 440)
+        poor = Forgetful(Engine.paint, 1099 * 560)
         monkeypatch.setattr(Engine, "paint", property(poor.bound_to))
         out, _ = self.painted(stylizer, styles[0], memory=1e9)
         assert poor.refused == 1

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scumble import guided
 from scumble.finish import LEAST_SIDE, PASSES, RIDGE, SCALES, WIDE, Places, narrower, offsets, patch_index, side_of
 
 Autocovariance = tuple[Tensor, Tensor]
@@ -48,9 +49,14 @@ def of_texture(texture: Tensor) -> list[Autocovariance]:
 
 
 def finish(
-    x: Tensor, wanted: Sequence[Autocovariance], filters: Sequence[Filter | None] | None = None, every_patch: bool = False
+    x: Tensor,
+    content: Tensor,
+    wanted: Sequence[Autocovariance],
+    filters: Sequence[Filter | None] | None = None,
+    every_patch: bool = False,
 ) -> tuple[Tensor, list[Filter | None]]:
-    """(N, 3, H, W) with the autocovariances that are ``wanted``, and the filters that did it: its own, or those that were given.
+    """Paintings (N, 3, H, W) of ``content`` with the autocovariances that are ``wanted``, and the filters that did it: their own, or
+    those that were given.
 
     With ``every_patch`` all are measured and not as many as suffice, which an exported graph, where sizes are not known, could not choose.
     """
@@ -71,17 +77,41 @@ def finish(
         if found is not None:
             x = _filtered(x, *found)
         used.append(found)
+        if scale == 0 and min(h, w) >= LEAST_SIDE:
+            x = _fitted(x, content)
         last = scale
     return x, used
+
+
+def _fitted(x: Tensor, content: Tensor) -> Tensor:
+    """The coarsest scale (N, 3, h, w) without halos, as :func:`scumble.guided.fitted` has it."""
+    h, w = x.shape[2:]
+    p = _halved(x)
+    g = F.avg_pool2d(content, guided.CELL, ceil_mode=True, count_include_pad=False)
+
+    def means(y: Tensor) -> Tensor:
+        return F.avg_pool2d(y, 2 * guided.WINDOW + 1, stride=1, padding=guided.WINDOW, count_include_pad=False)
+
+    upper = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
+    g_mean, p_mean = means(g), means(p)
+    squares = means(torch.stack([g[:, i] * g[:, j] for i, j in upper], 1)).unbind(1)
+    squares = [s - g_mean[:, i] * g_mean[:, j] + (guided.RIDGE if i == j else 0.0) for s, (i, j) in zip(squares, upper, strict=True)]
+    weights = guided.solved(squares, (g - g_mean).unbind(1))
+    found = p_mean + sum((means(p * g[:, i : i + 1]) - p_mean * g_mean[:, i : i + 1]) * weights[i][:, None] for i in range(3))
+    return x + F.interpolate(found - p, scale_factor=2, mode="bilinear")[:, :, :h, :w]
 
 
 def _pyramid(x: Tensor) -> list[Tensor]:
     """(N, 3, H, W) and its halves, the coarsest first; an odd side's last row is repeated."""
     found = [x]
     for _ in range(SCALES - 1):
-        x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        x = _halved(x)
         found.append(x)
     return found[::-1]
+
+
+def _halved(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
 def _autocovariance(x: Tensor) -> Autocovariance:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import cascade, finish
+from scumble import cascade, finish, guided
 from scumble.engine import GENERATOR_MULTIPLE, Engine
 from scumble.fusion import AffineMap, Moments, affine, moments
 from scumble.style import Style
@@ -68,7 +68,7 @@ def _filters(engine: Engine, unfinished: Callable[[Array], finish.Cells], wanted
             continue
         center, found = finish.scales(wanted)[scale][:3], np.zeros(())
         for inner, outer, pixels in sweep():
-            level = finish.unfiltered(unfinished(pixels), filters, engine, n)
+            level = finish.unfiltered(unfinished(pixels), guided.guide(pixels), filters, engine, n)
             window = (inner.top // cell, -(-inner.bottom // cell), inner.left // cell, -(-inner.right // cell))
             places = finish.Places.of(-(-height // cell), -(-width // cell), patch, window)
             found = found + finish.sums(level, center, places.seen_from(outer.top // cell, outer.left // cell), engine)

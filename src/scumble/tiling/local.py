@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import cascade
+from scumble import cascade, finish
 from scumble.engine import GENERATOR_REACH, Engine
 from scumble.picture import Picture
 from scumble.style import Style, toward
@@ -26,8 +26,8 @@ Read = Callable[[Window], Array]
 """Pixels (h, w, 3) in [0, 1] of a window of the picture."""
 
 STATISTICS = ("thumbnail", "exact")
-CASCADE_REACH = 288
-"""How far the eye and the decoders see, 203 pixels by their convolutions, and the finish, 79; a multiple of the stride of 16."""
+CASCADE_REACH = 208 + finish.REACH
+"""How far the eye and the decoders see, 203 pixels by their convolutions, and the finish; a multiple of the stride of 16."""
 GENERATOR_BYTES = 280
 CASCADE_BYTES = 850
 """Memory for each pixel of a tile with its overlap. What one pass adds to the resident memory, a pixel, on a CPU with glibc:

@@ -190,7 +190,7 @@ def train_cascade(
             with watching.cast():
                 painted = model.block(k)(torch.cat([painted[:same], mixed]).contiguous(memory_format=last))
             painted = painted.float()
-        painted = torch.cat([painted[:same], finish(painted[same:], autocovariances(y))[0]])
+        painted = torch.cat([painted[:same], finish(painted[same:], x[same:], autocovariances(y))[0]])
         made = [t[same:] for t in watching.seen(painted)]
         content = content_loss(made[watching.at].float(), wanted.float())
         with watching.cast():

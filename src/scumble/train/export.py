@@ -76,7 +76,7 @@ class _SelfContained(nn.Module):
         painted = self.generator.paint(padded, modulation, inside=inside)[0]
         painted = painted[:, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
         if texture is not None and texture.numel():
-            painted = finish(painted, of_texture(texture), every_patch=True)[0]
+            painted = finish(painted, content, of_texture(texture), every_patch=True)[0]
         return painted.clamp(0, 1)
 
 

@@ -64,7 +64,7 @@ def missed_in(
     in_range("size", x.shape[3], 2 * MARGIN + EYE_MULTIPLE, 100_000)  # or nothing is left to look at
     painted = model.paint(x, modulation)[0]
     if wanted is not None:
-        painted = finish(painted, narrow(wanted))[0]
+        painted = finish(painted, x, narrow(wanted))[0]
     inner = painted.clamp(0, 1)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last)
     return vectors - style_vector(eye(inner))
 

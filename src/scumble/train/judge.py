@@ -134,8 +134,8 @@ def painting_loss(
     one = slice(-1, None)  # of the batch: painting all of it twice took as long as the judge's second look at it
     later = generator.paint(views.later[one], modulation[one], statistics[one], 1.0)[0]
     if wanted is not None:
-        painted, filters = finish(painted, wanted)
-        later = finish(later, wanted, [f and (f[0][one], f[1][one]) for f in filters])[0]
+        painted, filters = finish(painted, views.contents, wanted)
+        later = finish(later, views.later[one], wanted, [f and (f[0][one], f[1][one]) for f in filters])[0]
     motion = motion_loss(painted[one], later, views.moved)
     made = [t[same:] for t in judge.seen(painted)]
     with torch.no_grad(), judge.cast():

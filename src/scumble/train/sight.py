@@ -86,7 +86,7 @@ def train_sight(
             strength = 0.4 + 0.6 * torch.rand(n_painted, 1, 1, 1, generator=rng).to(device)
             plain = x[-n_painted:].contiguous(memory_format=torch.channels_last)
             net, texture = modulations[chosen.to(device)].tensor_split([generator.modulations], 1)
-            painted = finish(generator.paint(plain, net)[0], of_texture(texture))[0].clamp(0, 1)
+            painted = finish(generator.paint(plain, net)[0], plain, of_texture(texture))[0].clamp(0, 1)
             x[-n_painted:] = torch.lerp(plain, painted, strength)
         return x[torch.randperm(batch, generator=rng).to(device)].contiguous(memory_format=torch.channels_last)
 

@@ -28,7 +28,7 @@ def paint(generator: Generator, x: Tensor, style: Tensor, wanted: Sequence[Autoc
     below, right = -(h + 2 * MARGIN) % MULTIPLE, -(w + 2 * MARGIN) % MULTIPLE
     padded = F.pad(x, (MARGIN, MARGIN + right, MARGIN, MARGIN + below), mode="reflect")
     painted = generator(padded, style)[:, :, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
-    return finish(painted, narrow(wanted))[0].clamp(0, 1)
+    return finish(painted, x, narrow(wanted))[0].clamp(0, 1)
 
 
 class Pairs:

@@ -1,0 +1,81 @@
+"""Halos, and how they are taken back: what is coarse in a painting follows the photograph's colours.
+
+Nets that see 8 pixels as one, and filters as wide as the finish's coarsest, ring: a dark roof gets a light rim, 30 pixels wide, in a sky
+that is one colour in the photograph. So the coarsest scale is fitted to the photograph, window by window: a cell of :data:`CELL` pixels
+gets what the linear map from the photograph's colours to the painting's says that suits the cells around it best. This is the guided
+filter (He, Sun & Tang 2013, "Guided image filtering", eq. 19) but for its second mean, over all windows that a cell lies in: that
+doubles how far a pixel sees, and 24 pairs came out the same. All that is finer, which is where strokes are, stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Array64 = NDArray[np.float64]
+
+CELL = 16
+"""Pixels a side of what counts as one. With 8 less is left of the style (24 pairs: style distance 0.541 in place of 0.525, at equal content
+0.535), with 32 more of the halos (10 in place of 8 8-bit steps, where both were fitted before the finish and not in it)."""
+WINDOW = 5
+"""Cells around a cell that have a say in it."""
+RIDGE = 1e-4
+"""Added to the variance of the photograph's colours: differences below 0.01 explain nothing."""
+REACH = (WINDOW + 2) * CELL
+"""Pixels around a pixel that have a say in it: those of a window, the cell itself and the next one, towards which it is interpolated."""
+
+
+def guide(pixels: Array) -> Array:
+    """A photograph (H, W, 3) as means of cells, (3, ⌈H/16⌉, ⌈W/16⌉); the last ones of what there is."""
+    height, width, _ = pixels.shape
+    rows, columns = (np.arange(0, n, CELL) for n in (height, width))
+    whole = height // CELL * CELL
+    found = np.empty((len(rows), width, 3), np.float32)
+    pixels[:whole].reshape(-1, CELL, width, 3).mean(1, out=found[: whole // CELL])
+    if whole < height:
+        pixels[whole:].mean(0, out=found[-1])
+    found = np.add.reduceat(found, columns, axis=1) / np.diff(columns, append=width)[:, None].astype(np.float32)
+    return found.transpose(2, 0, 1)
+
+
+def fitted(painted: Array, guide: Array) -> Array:
+    """A painting (3, h, w) as the ``guide`` (3, h, w) explains it, each cell by the window around it."""
+    y, x = np.triu_indices(3)
+    g, p = guide.astype(np.float64), painted.astype(np.float64)
+    products = (p[:, None] * g).reshape(9, *g.shape[1:])
+    g_mean, p_mean, squares, products = np.split(_means(np.concatenate([g, p, g[y] * g[x], products])), [3, 6, 12])
+    squares -= g_mean[y] * g_mean[x]
+    squares[[0, 3, 5]] += RIDGE
+    covariance = products.reshape(3, *g.shape) - p_mean[:, None] * g_mean
+    return (p_mean + (covariance * np.stack(solved(squares, g - g_mean))).sum(1)).astype(np.float32)
+
+
+def solved(matrix: Any, right: Any) -> tuple[Any, Any, Any]:
+    """Symmetric 3 × 3 matrices, given as six maps of their upper triangles, and three of right-hand sides -> three of solutions.
+
+    By Cramer's rule; maps are arrays or PyTorch's tensors.
+    """
+    a, b, c, d, e, f = matrix
+    x, y, z = right
+    first = (d * f - e * e, c * e - b * f, b * e - c * d)
+    second, third, last = a * f - c * c, b * c - a * e, a * d - b * b
+    determinant = a * first[0] + b * first[1] + c * first[2]
+    return (
+        (first[0] * x + first[1] * y + first[2] * z) / determinant,
+        (first[1] * x + second * y + third * z) / determinant,
+        (first[2] * x + third * y + last * z) / determinant,
+    )
+
+
+def _means(x: Array64) -> Array64:
+    """Of the windows around all places of (C, h, w), as far as there is anything."""
+    for axis in (1, 2):
+        n = x.shape[axis]
+        at = np.arange(n)
+        first, end = np.maximum(at - WINDOW, 0), np.minimum(at + WINDOW + 1, n)
+        sums = np.insert(np.cumsum(x, axis), 0, 0.0, axis)
+        x = (sums.take(end, axis) - sums.take(first, axis)) / np.expand_dims(end - first, (0, 3 - axis))
+    return x
