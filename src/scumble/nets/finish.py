@@ -88,6 +88,8 @@ def _fitted(x: Tensor, content: Tensor) -> Tensor:
     h, w = x.shape[2:]
     p = _halved(x)
     g = F.avg_pool2d(content, guided.CELL, ceil_mode=True, count_include_pad=False)
+    if not torch.onnx.is_in_onnx_export():  # ONNX Runtime pools in single precision alone
+        p, g = p.double(), g.double()
 
     def means(y: Tensor) -> Tensor:
         return F.avg_pool2d(y, 2 * guided.WINDOW + 1, stride=1, padding=guided.WINDOW, count_include_pad=False)
@@ -98,7 +100,7 @@ def _fitted(x: Tensor, content: Tensor) -> Tensor:
     squares = [s - g_mean[:, i] * g_mean[:, j] + (guided.RIDGE if i == j else 0.0) for s, (i, j) in zip(squares, upper, strict=True)]
     weights = guided.solved(squares, (g - g_mean).unbind(1))
     found = p_mean + sum((means(p * g[:, i : i + 1]) - p_mean * g_mean[:, i : i + 1]) * weights[i][:, None] for i in range(3))
-    return x + F.interpolate(found - p, scale_factor=2, mode="bilinear")[:, :, :h, :w]
+    return x + F.interpolate((found - p).to(x), scale_factor=2, mode="bilinear")[:, :, :h, :w]
 
 
 def _pyramid(x: Tensor) -> list[Tensor]:
