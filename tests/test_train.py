@@ -22,7 +22,7 @@ from scumble.cli import run  # noqa: E402
 from scumble.errors import InputError, UsageError  # noqa: E402
 from scumble.nets.eye import Eye  # noqa: E402
 from scumble.nets.finish import autocovariances, finish, narrow  # noqa: E402
-from scumble.nets.generator import Generator, Shape  # noqa: E402
+from scumble.nets.generator import MARGIN, Generator, Shape  # noqa: E402
 from scumble.train import data, decoder, generator, judge, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
 from scumble.weights import weight_path  # noqa: E402
@@ -189,7 +189,7 @@ def test_what_was_missed_is_the_style_less_the_paintings_own(eye: Eye) -> None:
     wanted = autocovariances(torch.rand(1, 3, 64, 64))
     missed = generator.missed_in(net, eye, x, net.modulation(vectors), vectors, wanted)
     with torch.no_grad():
-        painted = finish(net.paint(x, net.modulation(vectors))[0], x, narrow(wanted))[0].clamp(0, 1)[:, :, 24:-24, 24:-24]
+        painted = finish(net.paint(x, net.modulation(vectors))[0], x, narrow(wanted))[0].clamp(0, 1)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
         torch.testing.assert_close(missed + generator.style_vector(eye(painted)), vectors, atol=1e-4, rtol=1e-4)
 
 
@@ -209,8 +209,8 @@ def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
     for part in ({"only_beyond": True}, {"only_look": True}):
         with pytest.raises(UsageError, match="--with-look trains all of the net"):
             generator.train_generator(pack, eye, tmp_path, with_look=True, start=seeded_generator(), **part)
-    with pytest.raises(UsageError, match="size must be between 64 and 100000; got 48"):
-        generator.missed_in(seeded_generator(), eye, torch.rand(1, 3, 48, 48), torch.rand(1, 1), torch.rand(1, 736), None)
+    with pytest.raises(UsageError, match="size must be between 32 and 100000; got 24"):
+        generator.missed_in(seeded_generator(), eye, torch.rand(1, 3, 24, 24), torch.rand(1, 1), torch.rand(1, 736), None)
     with pytest.raises(UsageError, match="give one of them"):
         generator.train_generator(pack, eye, tmp_path, only_beyond=True, only_look=True)
 

@@ -38,11 +38,10 @@ FINISH = ("finish_products", "finish_filter", "finish_raise")
 
 EYE_MULTIPLE = 16
 GENERATOR_MULTIPLE = 8
-GENERATOR_MARGIN = 24
-"""The generator pads its convolutions with zeros; this many mirrored pixels around the picture keep nearly all that this does outside of
-it. Of it the outermost four pixels keep less than one 8-bit step on average, as a test holds; with 16 they darkened by three."""
-GENERATOR_TRIMMED = 16
-"""How much of the margin there is no painting of."""
+GENERATOR_MARGIN = 8
+"""So many mirrored pixels around the picture are painted and cut off, which keeps outside what the net's edge does to a border."""
+GENERATOR_RING = 1
+"""And so many around these are seen, but not painted."""
 GENERATOR_REACH = 128 + finish.REACH
 """With frozen statistics a painted pixel depends on nothing farther away than this many pixels: how far tiles have to overlap."""
 
@@ -206,6 +205,8 @@ class Engine:
             used = np.concatenate([used, filters])
         else:
             planes = cells.planes
+        if frozen is None and _is_flat(pixels):
+            planes[:] = planes.mean((1, 2), keepdims=True)
         return np.clip(planes, 0.0, 1.0, out=planes).transpose(1, 2, 0), used
 
     def unfinished(
@@ -221,14 +222,14 @@ class Engine:
         if width < 4 * GENERATOR_MULTIPLE:
             left, right = -m, width + m
         feeds = {
-            "content": _mirrored(pixels, GENERATOR_MULTIPLE, GENERATOR_MARGIN),
+            "content": _mirrored(pixels, GENERATOR_MULTIPLE, m, GENERATOR_RING),
             "modulation": modulation[None].astype(np.float32),
             "frozen": (np.zeros(len(freeze), np.float32) if frozen is None else frozen.astype(np.float32))[None],
             "freeze": freeze.astype(np.float32),
             "inside": np.array([m + top, m + bottom, m + left, m + right], np.int64) // GENERATOR_MULTIPLE,
         }
         cells, statistics = _run(self._generator, feeds)
-        return finish.Cells(cells[0], (m - GENERATOR_TRIMMED) // 2, height, width), statistics[0]
+        return finish.Cells(cells[0], m // 2, height, width), statistics[0]
 
     def products(self, rows: Array) -> Array:
         """See :class:`~scumble.finish.Computing`."""
@@ -260,10 +261,18 @@ def _run(session: onnxruntime.InferenceSession, feeds: dict[str, Any]) -> Sequen
     return session.run(None, feeds)
 
 
-def _mirrored(pixels: Array, multiple: int, margin: int) -> Array:
-    """(H, W, 3) -> (1, 3, H', W'): mirrored around by ``margin``, and below and to the right up to a ``multiple`` of pixels."""
+def _is_flat(pixels: Array) -> bool:
+    """Whether (H, W, 3) is one colour, within a step of 8 bits: normalised again and again, what is left is how sums were rounded."""
+    return all(np.ptp(p, axis=(0, 1)).max() < 1.01 / 255 for p in (pixels[::16, ::16], pixels))  # nearly always the first says no
+
+
+def _mirrored(pixels: Array, multiple: int, margin: int, ring: int) -> Array:
+    """(H, W, 3) -> (1, 3, H', W'): mirrored around by ``margin``, below and to the right up to a ``multiple`` of pixels, and by a ``ring``
+    around all that.
+    """
     height, width, _ = pixels.shape
     below, right = -(height + 2 * margin) % multiple, -(width + 2 * margin) % multiple
+    margin += ring
     found = np.empty((1, 3, height + 2 * margin + below, width + 2 * margin + right), np.float32)
     rows, columns = (np.pad(np.arange(n), (margin, margin + more), "symmetric") for n, more in ((height, below), (width, right)))
     middle = found[:, :, margin : margin + height]

@@ -29,13 +29,14 @@ from torch import Tensor, nn
 MULTIPLE = 8
 """Height and width must be multiples of this; callers pad by mirroring and crop."""
 
-MARGIN = 24
-"""Convolutions pad with zeros (padding by replication is a third of the time in ONNX Runtime), so callers mirror this many
-pixels around the picture and crop them away: what zeros do to a border stays outside."""
+MARGIN = 8
+"""Callers mirror this many pixels around the picture and crop them away. Convolutions at a quarter and an eighth of the size repeat the
+edge: zeros around features are an edge that no picture has, and one without edges of its own, a product on a white ground, was
+painted with a frame of them. At half the size padding would cost more than all the rest of it: there are zeros, which reach three of the
+margin's four cells of 2 × 2 pixels."""
 
-TRIMMED = 16
-"""How much of the margin is cut off where the last two convolutions begin: what is left, four cells of 2 × 2 pixels, is one more than the
-zeros around it reach into."""
+RING = 1
+"""Pixels around those that are painted that the first windows see: they have a side of 6 pixels and are 4 apart."""
 
 REACH = 128
 """How far a pixel sees when statistics are frozen, rounded up to a multiple of :data:`MULTIPLE`."""
@@ -56,8 +57,6 @@ class Shape:
     """Channels at half, quarter and eighth resolution, the number of blocks, and how the style enters."""
 
     half: int = 16
-    stem: int = 6
-    """Side of the windows, 4 pixels apart, through which the picture is read."""
     quarter: int = 32
     eighth: int = 64
     blocks: int = 4
@@ -137,15 +136,23 @@ def _fine_filter() -> Tensor:
     return kernel.reshape(12, 3, 4, 4)
 
 
+def _edged(x: Tensor, n: int) -> Tensor:
+    """Its edge repeated ``n`` times."""
+    return F.pad(x, (n, n, n, n), mode="replicate")
+
+
 def _window(inside: Tensor | Sequence[int], cell: int, x: Tensor) -> Tensor:
-    """Weights (h * w, 1) of the positions of a map with ``cell`` of them to 8 pixels of ``x``: equal inside, 0 outside, 1 in sum."""
+    """Weights (h * w, 1) of the positions of a map with ``cell`` of them to 8 pixels of what is painted of a ringed ``x``: equal inside, 0
+    outside, 1 in sum.
+    """
 
     def share(first: Tensor | int, end: Tensor | int, n: int) -> Tensor:
         at = torch.arange(n * cell // MULTIPLE, device=x.device)
         chosen = ((at >= first * cell) & (at < end * cell)).to(x.dtype)
         return chosen / chosen.sum()
 
-    rows, columns = share(inside[0], inside[1], x.shape[2]), share(inside[2], inside[3], x.shape[3])
+    height, width = (n - 2 * RING for n in x.shape[2:])
+    rows, columns = share(inside[0], inside[1], height), share(inside[2], inside[3], width)
     return (rows[:, None] * columns).reshape(-1, 1)
 
 
@@ -155,7 +162,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, window: int, widen: int) -> None:
         super().__init__()
         self.wide = channels * widen
-        self.depthwise = nn.Conv2d(channels, channels, window, padding=window // 2, groups=channels)
+        self.depthwise = nn.Conv2d(channels, channels, window, groups=channels)
         self.widen = nn.Conv2d(channels, self.wide, 1)
         self.mix = nn.Parameter(torch.randn(channels, self.wide) * 0.5 / self.wide**0.5)
         with torch.no_grad():  # near the identity: the block starts from what is there
@@ -173,8 +180,8 @@ class Generator(nn.Module):
     def __init__(self, shape: Shape | None = None) -> None:
         super().__init__()
         self.shape = s = shape or Shape()
-        self.stem = nn.Conv2d(3, s.quarter, s.stem, stride=4, padding=(s.stem - 4) // 2)
-        self.reduce = nn.Conv2d(s.quarter, s.quarter, 4, stride=2, padding=1, groups=s.quarter)
+        self.stem = nn.Conv2d(3, s.quarter, 4 + 2 * RING, stride=4)
+        self.reduce = nn.Conv2d(s.quarter, s.quarter, 4, stride=2, groups=s.quarter)
         self.down8 = nn.Conv2d(s.quarter, s.eighth, 1)
         self.blocks = nn.ModuleList([Block(s.eighth, s.window, s.widen) for _ in range(s.blocks)])
         self.up8 = nn.Conv2d(s.eighth, s.quarter, 1)
@@ -274,15 +281,18 @@ class Generator(nn.Module):
         inside: Tensor | Sequence[int] | None = None,
         excess: list[Tensor] | None = None,
         shuffled: bool = True,
+        ringed: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """RGB (N, 3, H, W) in [0, 1] -> painted RGB of the same size (not clipped), and the statistics (N, S) that were used.
 
         ``freeze`` in [0, 1], a number or (S,), is the share of ``frozen`` in the statistics: 0 measures, 1 takes the given ones.
         ``inside`` = (top, bottom, left, right) in cells of 8 pixels is the window in which they are measured.
         ``excess`` is given, for every normalised place, by how much features go beyond :data:`LIMIT` (mean of squares): a loss.
-        Not ``shuffled`` to pixels it is (N, 12, H/2 − 16, W/2 − 16), as :class:`scumble.finish.Cells` has it, without the outermost
-        :data:`TRIMMED` pixels.
+        Not ``shuffled`` to pixels it is (N, 12, H/2, W/2), as :class:`scumble.finish.Cells` has it. ``x`` may come ``ringed`` by
+        :data:`RING` pixels, of which there is no painting; else its edge is repeated there.
         """
+        if not ringed:
+            x = _edged(x, RING)
         used: list[Tensor] = []
         pairs = [c for n in self.norms for c in (n, n)]
         *rest, sharpness = modulation.split(self._parts, 1)
@@ -318,10 +328,11 @@ class Generator(nn.Module):
             return (matrix.reshape(n, -1, c) @ y.flatten(2)).reshape(n, -1, height, width)
 
         def block(b: Block, h: Tensor, matrix: Tensor, cell: int) -> Tensor:
-            return h + mixed(matrix, F.relu(b.widen(norm(b.depthwise(h), cell))))
+            seen = b.depthwise(_edged(h, b.depthwise.kernel_size[0] // 2))
+            return h + mixed(matrix, F.relu(b.widen(norm(seen, cell))))
 
         skip = norm(self.stem(x), 2)
-        h = F.relu(self.down8(self.reduce(F.relu(skip))))
+        h = F.relu(self.down8(self.reduce(_edged(F.relu(skip), 1))))
         for b in self.blocks:
             h = block(b, h, next(matrices), 1)  # pyright: ignore[reportArgumentType]
         assert self.up8.bias is not None
@@ -329,11 +340,9 @@ class Generator(nn.Module):
         for b in self.blocks4:
             h = block(b, h, next(matrices), 2)  # pyright: ignore[reportArgumentType]
         h = F.relu(norm(mixed(up4, h), 2))
-        if not shuffled:
-            h, x = (t[:, :, cut:-cut, cut:-cut] for t, cut in ((h, TRIMMED // 4), (x, TRIMMED)))
         h = shuffle(F.relu(self.touch2(h, touch2)))
         # gains before the convolution and the middle grey in it: what is left, a sum of two, ONNX Runtime makes in its own layout
-        fine = F.conv2d(x * (1 + sharpness)[:, :, None, None], self.fine, x.new_full((12,), 0.5), stride=2, padding=1)
+        fine = F.conv2d(x * (1 + sharpness)[:, :, None, None], self.fine, x.new_full((12,), 0.5), stride=2)
         painted = fine + self.up2(h)
         return shuffle(painted) if shuffled else painted, torch.cat(used, 1)
 

@@ -23,7 +23,7 @@ from scumble.finish import narrow, texture
 from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
 from scumble.nets.finish import finish, of_texture
-from scumble.nets.generator import MARGIN, MULTIPLE, Generator
+from scumble.nets.generator import MARGIN, MULTIPLE, RING, Generator
 from scumble.nets.sight import Sight
 from scumble.style import Style
 from scumble.weights import FOLDER, sha256
@@ -40,7 +40,7 @@ class _Painter(nn.Module):
         self.generator = generator
 
     def forward(self, content: Tensor, modulation: Tensor, frozen: Tensor, freeze: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        return self.generator.paint(content, modulation, frozen, freeze, inside, shuffled=False)
+        return self.generator.paint(content, modulation, frozen, freeze, inside, shuffled=False, ringed=True)
 
 
 class _Modulator(nn.Module):
@@ -186,7 +186,13 @@ def export_generator(generator: Generator, folder: Path = FOLDER) -> None:
     with torch.no_grad():
         modulation = generator.modulation(style)
     size = generator.statistics
-    inputs = (torch.rand(1, 3, 64, 48), modulation, torch.rand(1, size), torch.zeros(size), torch.tensor([0, 8, 0, 6]))
+    inputs = (
+        torch.rand(1, 3, 64 + 2 * RING, 48 + 2 * RING),
+        modulation,
+        torch.rand(1, size),
+        torch.zeros(size),
+        torch.tensor([0, 8, 0, 6]),
+    )
     _onnx(
         _Painter(generator),
         inputs,
