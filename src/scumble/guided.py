@@ -21,8 +21,8 @@ CELL = 16
 """Pixels a side of what counts as one. With 8 less is left of the style (24 pairs: content 0.444, style 0.541 in place of 0.462, 0.525),
 with 32 more of the halos (10 8-bit steps in place of 8.4, where both were fitted before the finish and not in it)."""
 WINDOW = 4
-"""Cells around a cell that have a say in it. With 4 halos of 6.4 8-bit steps are left, with 5 5.9, with 7 5.7, and content and style are the
-same to 0.001; how far tiles have to overlap grows with it."""
+"""Cells around a cell that have a say in it. With 4 halos of 6.4 8-bit steps are left, with 5 5.9, with 7 5.7, and content and style are
+the same to 0.001; how far tiles have to overlap grows with it."""
 RIDGE = 1e-5
 """Added to the variance of the photograph's colours: differences below 0.003 explain nothing. At 1e-3 24 pairs are 0.002 farther from
 their contents at the same style."""
