@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from scumble.engine import Engine
 from scumble.errors import ScumbleError
@@ -52,6 +51,13 @@ class _Modulator(nn.Module):
         return self.generator.modulation(style, beyond=beyond, missed=missed)
 
 
+def _mirrored(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """As many rows or columns mirrored on both sides, the outermost one included: as the engine does, which F.pad can't."""
+    n = x.shape[axis]
+    first, last = x.narrow(axis, 0, before), x.narrow(axis, n - after, after)
+    return torch.cat([first.flip(axis), x, last.flip(axis)], axis)
+
+
 class _SelfContained(nn.Module):
     """Generator, padding, finish and clipping in one graph; with a modulation at hand the style is folded in."""
 
@@ -69,11 +75,10 @@ class _SelfContained(nn.Module):
             texture = self.texture
         height, width = content.shape[2], content.shape[3]
         below, right = -(height + 2 * MARGIN) % MULTIPLE, -(width + 2 * MARGIN) % MULTIPLE
-        half = MARGIN // 2  # twice half of it: small pictures are narrower than what is to be mirrored
-        padded = F.pad(content, (half, half, half, half), mode="reflect")
-        padded = F.pad(padded, (half, half + right, half, half + below), mode="reflect")
+        m = MARGIN + RING
+        padded = _mirrored(_mirrored(content, 2, m, m + below), 3, m, m + right)
         inside = [MARGIN // MULTIPLE, (MARGIN + height) // MULTIPLE, MARGIN // MULTIPLE, (MARGIN + width) // MULTIPLE]
-        painted = self.generator.paint(padded, modulation, inside=inside)[0]
+        painted = self.generator.paint(padded, modulation, inside=inside, ringed=True)[0]
         painted = painted[:, :, MARGIN : MARGIN + height, MARGIN : MARGIN + width]
         if texture is not None and texture.numel():
             painted = finish(painted, content, of_texture(texture), every_patch=True)[0]
