@@ -32,8 +32,8 @@ MULTIPLE = 8
 MARGIN = 8
 """Callers mirror this many pixels around the picture and crop them away. Convolutions at a quarter and an eighth of the size repeat the
 edge: zeros around features are an edge that no picture has, and one without edges of its own, a product on a white ground, was
-painted with a frame of them. The last two convolutions, on the largest maps, do pad with zeros, which reach three of the margin's four cells
-of 2 × 2 pixels."""
+painted with a frame of them. The last two convolutions, on the largest maps, do pad with zeros, which reach three of the margin's four
+cells of 2 × 2 pixels."""
 
 RING = 1
 """Pixels around those that are painted that the first windows see: they have a side of 6 pixels and are 4 apart."""
