@@ -5,7 +5,9 @@ Liu & Nocedal 1989, *On the limited memory BFGS method for large scale optimizat
 - The Hessian that it begins with at every step is a diagonal one, by the root of each number's recent squared gradients as in Adam: numbers
   that few features depend on have small gradients and little curvature.
 - Every evaluation is a step. A line search spends two or three to a step, and with the last pair's own scale the full step is nearly
-  always one that a search would take; where it is not, it is cut to :data:`LONGEST`.
+  always one that a search would take; where it is not, it is cut to :data:`LONGEST`. If a step has led up, the next one is made from
+  where that began, half as long, and knows the curvature between the two. Without that photographs of 640 pixels and more
+  swung to and fro: of six, three came to losses of 0.11 to 0.22 after 25 steps, to 0.10 with it.
 
 The loss is not random, so curvature that was met stays met. Three pairs of 224 x 224 pixels came to a loss of 0.1395 after 25 steps and
 0.113 after 75, with Adam to 0.146 and 0.120.
@@ -13,6 +15,7 @@ The loss is not random, so curvature that was met stays met. Three pairs of 224 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +27,8 @@ PAIR_BYTES = 32
 """Of memory for each of them and each pixel: two pyramids of three colours."""
 LONGEST = 3.0
 """How far numbers may move in one step, on average over a group, relative to its rate."""
+LEAST = 0.2
+"""A step that would be as short a share of a full one is made wherever it leads."""
 _MEMORY = 0.9
 """Share of the squared gradients before in those of which the root is taken."""
 _FLOOR = 0.03
@@ -41,20 +46,29 @@ class Descent:
         self._steps: list[tuple[Vector, Vector, float]] = []
         """How far the numbers went, by how much the gradient changed, and 1 over the product of both."""
         self._before: tuple[Vector, Vector] | None = None
-        self._taken = 0
+        self._taken, self._loss, self._share = 0, math.inf, 1.0
 
     @torch.no_grad()
-    def step(self, gradient: Vector) -> None:
-        """One step down, from where the numbers are now and the ``gradient`` is this."""
-        self._taken += 1
+    def step(self, gradient: Vector, loss: float) -> None:
+        """One step down, from where the numbers are now and ``gradient`` and ``loss`` are these; if that is up, from where they were before."""
         at = [g.clone() for g in self.groups]
         if self._before is not None:
             moved, changed = (_less(now, then) for now, then in zip((at, gradient), self._before, strict=True))
             product = _dot(moved, changed)
             if product > 0:  # else the loss is not convex between the two, and a step by it would lead up
                 self._steps = [*self._steps, (moved, changed, 1 / product)][-self.pairs :]
-        self._before = (at, gradient)
-        paces = self._paces(gradient)
+        if self._before is not None and loss > self._loss and self._share > LEAST:
+            self._share /= 2
+            at, gradient = self._before
+            for group, then in zip(self.groups, at, strict=True):
+                group.copy_(then)
+        else:
+            self._loss, self._share = loss, min(1.0, 2 * self._share)
+            self._before = (at, gradient)
+            self._taken += 1
+            for square, g in zip(self._squares, gradient, strict=True):
+                square.mul_(_MEMORY).addcmul_(g, g, value=1 - _MEMORY)
+        paces = self._paces()
 
         direction, shares = [g.clone() for g in gradient], list[float]()
         for moved, changed, inverse in reversed(self._steps):
@@ -70,12 +84,11 @@ class Descent:
             _add(direction, moved, share - inverse * _dot(changed, direction))
 
         length = max(float(d.abs().mean()) / rate for d, rate in zip(direction, self.rates, strict=True))
-        _add(self.groups, direction, -min(1.0, LONGEST / max(length, 1e-12)))
+        _add(self.groups, direction, -min(self._share, LONGEST / max(length, 1e-12)))
 
-    def _paces(self, gradient: Vector) -> Vector:
+    def _paces(self) -> Vector:
         paces: Vector = []
-        for square, g, rate in zip(self._squares, gradient, self.rates, strict=True):
-            square.mul_(_MEMORY).addcmul_(g, g, value=1 - _MEMORY)
+        for square, rate in zip(self._squares, self.rates, strict=True):
             root = (square / (1 - _MEMORY**self._taken)).sqrt_()
             paces.append(rate / (root + _FLOOR * root.mean() + 1e-12))
         return paces

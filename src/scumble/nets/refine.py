@@ -81,7 +81,7 @@ def refine(
     style_loss: str | None = None,
     content_level: int | None = None,
     scales: int = 5,
-    learning_rate: float = 0.03,
+    learning_rate: float = 0.015,
     seconds: float = math.inf,
     memory: float | None = None,
     progress: Callable[[int, int, float], None] | None = None,
@@ -172,7 +172,7 @@ def refine(
             if done:
                 break
             assert found.gradient is not None
-            descent.step(list(torch.autograd.grad(x, pyramid.levels, _inward(found.gradient, x.detach()))))
+            descent.step(list(torch.autograd.grad(x, pyramid.levels, _inward(found.gradient, x.detach()))), value)
             pyramid.project()
             taken += 1
     except KeyboardInterrupt:
