@@ -102,3 +102,28 @@ def test_paintings_have_less_of_a_halo_than_they_had(monkeypatch, wide):
     now = halo()
     monkeypatch.setattr(guided, "fitted", lambda painted, _guide: painted)
     assert now < 0.7 * halo()
+
+
+@given(st.integers(1, 70), st.integers(1, 70))
+@settings(max_examples=20, deadline=None)
+def test_refitting_keeps_what_is_finer_than_cells(height, width):
+    rng = np.random.default_rng(height + 100 * width)
+    pixels, painted = rng.random((2, height, width, 3), dtype=np.float32)
+    change = guided.refitted(painted, pixels) - painted
+    assert change.shape == painted.shape
+    coarse = guided.guide(painted)
+    wanted = guided.fitted(coarse, guided.guide(pixels)) - coarse
+    assert np.abs(change).max() <= np.abs(wanted).max() + 1e-6
+    middles = change[8::16, 8::16].transpose(2, 0, 1)  # half a pixel beyond those of whole cells
+    rows, columns = middles.shape[1:]
+    steps = np.abs(np.diff(wanted, axis=1)).max(initial=0) + np.abs(np.diff(wanted, axis=2)).max(initial=0)
+    assert np.abs(middles - wanted[:, :rows, :columns]).max(initial=0) <= steps / 16 + 1e-6
+
+
+def test_refitting_takes_a_rim_back():
+    pixels = np.full((320, 320, 3), 0.6, np.float32)
+    pixels[160:] = 0.2
+    painted = pixels * 0.9
+    painted[128:160] += 0.2
+    after = guided.refitted(painted, pixels)
+    assert metrics.halo(after, pixels) < 0.5 * metrics.halo(painted, pixels)

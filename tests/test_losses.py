@@ -12,6 +12,7 @@ from scumble.nets.losses import (
     mean_std_loss,
     second_moment_loss,
     sliced_wasserstein,
+    structure_loss,
     total_variation,
     wasserstein2,
 )
@@ -199,3 +200,17 @@ def test_sliced_wasserstein_draws_by_its_generator():
     f, t = draw(1, 3, 8, 8), draw(1, 3, 8, 8, seed=1)
     a, b, c = (float(sliced_wasserstein(f, t, torch.Generator().manual_seed(s))) for s in (3, 3, 4))
     assert a == b != c
+
+
+def test_structure_is_where_things_are_and_not_how_strong():
+    f = draw(2, 4, 24, 24).abs()
+    assert float(structure_loss(f, f)) == pytest.approx(0, abs=1e-9)
+    assert float(structure_loss(7 * f + 3, f)) == pytest.approx(0, abs=1e-4)
+    assert float(structure_loss(f.flip(3), f)) > 0.1
+
+
+def test_structure_of_one_colour_has_a_gradient():
+    flat = torch.ones(1, 4, 24, 24, requires_grad=True)
+    structure_loss(flat, draw(1, 4, 24, 24)).backward()
+    assert flat.grad is not None
+    assert torch.isfinite(flat.grad).all()

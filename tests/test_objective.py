@@ -15,14 +15,15 @@ from torch import nn
 
 from scumble.errors import UsageError
 from scumble.nets.eye import Eye
-from scumble.nets.losses import STYLE_DISTANCES, STYLE_LOSSES, Statistics, content_loss, total_variation
+from scumble.nets.losses import STYLE_DISTANCES, STYLE_LOSSES, Statistics, content_loss, structure_loss, total_variation
 from scumble.nets.objective import ROOT_FLOOR, Objective, padded
 from scumble.nets.refine import refine, style_statistics
 from scumble.nets.sight import Connoisseur, Critic, Sight
 from scumble.nets.vgg import Vgg
 from scumble.windows import Window
 
-WEIGHTS = (0.5, 1.0, 0.2)
+WEIGHTS = (0.5, 1.0, 0.2, 0.7)
+"""Of content, style, total variation and structure."""
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,11 @@ def by_autograd(encoder, x, content, style, name, level=3):
     """Total, parts and gradient as the losses' own definitions give them."""
     x = x.clone().requires_grad_()
     taps = encoder(padded(x))
-    parts = [content_loss(taps[level], encoder(padded(content))[level])]
+    parts = [loss(taps[level], encoder(padded(content))[level]) for loss in (content_loss, structure_loss)]
     for tap, target in zip(taps, style, strict=False):
         parts.append((STYLE_LOSSES[name](tap, Statistics.from_moments(target, dtype=x.dtype)).clamp_min(0) + ROOT_FLOOR).sqrt())
     parts.append(total_variation(x))
-    total = WEIGHTS[0] * parts[0] + WEIGHTS[1] * torch.stack(parts[1:-1]).mean() + WEIGHTS[2] * parts[-1]
+    total = WEIGHTS[0] * parts[0] + WEIGHTS[1] * torch.stack(parts[2:-1]).mean() + WEIGHTS[2] * parts[-1] + WEIGHTS[3] * parts[1]
     total.backward()
     return total.item(), [p.item() for p in parts], x.grad
 

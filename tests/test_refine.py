@@ -9,6 +9,7 @@ from scumble.errors import UsageError
 from scumble.fusion import mixture, moments
 from scumble.nets import refine as module
 from scumble.nets.eye import Eye
+from scumble.nets.losses import structure_loss
 from scumble.nets.objective import ROOT_FLOOR
 from scumble.nets.refine import NotFiniteError, device_for, refine, style_statistics
 from scumble.nets.vgg import Vgg
@@ -66,6 +67,17 @@ def test_the_loss_falls_and_its_lowest_is_returned(eye, style, name):
     assert out.loss == min(losses) < 0.85 * losses[0]
     again = refine(out.pixels, content, style, eye, steps=0, style_loss=name)
     assert again.loss == pytest.approx(out.loss, abs=1e-3)
+
+
+def test_structure_is_kept_as_far_as_it_weighs(eye, style):
+    content = picture(64, 64)
+
+    def lost(weight):
+        out = refine(content, content, style, eye, steps=12, structure_weight=weight).pixels
+        taps = [eye(torch.from_numpy(p).permute(2, 0, 1)[None])[3] for p in (out, content)]
+        return float(structure_loss(*taps))
+
+    assert lost(1.0) < 0.7 * lost(0.0)
 
 
 def test_a_short_run_is_the_beginning_of_a_long_one(eye, style):

@@ -272,12 +272,6 @@ def test_lessons_are_the_newest_and_a_resumed_run_has_the_same() -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole[6:], resumed, strict=True))
 
 
-def test_structure_distance_is_zero_for_itself() -> None:
-    f = torch.rand(2, 4, 24, 24)
-    assert judge.structure_distance(f, f) == pytest.approx(0, abs=1e-6)
-    assert judge.structure_distance(f, f.flip(3)) > 0.1
-
-
 def test_the_grid_loss_sees_a_grid_and_leaves_noise_alone() -> None:
     noise = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     grid = torch.zeros(128, 128)

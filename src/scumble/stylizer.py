@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import cascade, tiling
+from scumble import cascade, guided, tiling
 from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
 from scumble.errors import MissingExtraError, UsageError, in_range, unknown
@@ -326,9 +326,10 @@ class _Refinement:
         judge = Connoisseur if pictures else Critic
         encoder = judge(load_sight(device)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
         statistics = style_statistics(encoder, pictures) if pictures else seen.style.levels
-        return refine(
+        refined = refine(
             painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
-        ).pixels
+        )
+        return np.clip(guided.refitted(refined.pixels, content), 0.0, 1.0)
 
 
 def _pictures(source: StyleLike, shape: tuple[int, int] | None = None) -> list[Array]:

@@ -15,12 +15,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _TINY = 1e-12
 """Keeps a quotient finite where a target is all zeros; far below any real activation's square."""
 _FLOOR = 1e-6
 """Variance added to every channel, as a share of the target's mean variance, where a square root is differentiated."""
+
+
+CELLS = 16
+"""A side of the grid on which layouts are compared."""
 
 
 class MomentsLike(Protocol):
@@ -95,6 +100,30 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
     channel over positions first (Ulyanov et al. 2016, eq. 4) takes colour and contrast, which are style, out of it.
     """
     return (_instance_normalised(features) - _instance_normalised(target)).square().mean()
+
+
+def structure_loss(features: Tensor, target: Tensor) -> Tensor:
+    """By how much self-similarity on a grid of :data:`CELLS` × :data:`CELLS` cells differs (after CFSD, Chung et al. 2024); 0 = the same
+    layout.
+
+    Both are (N, C, H, W). The content loss is a mean over places and channels, and does not see whether parts still stand out from each
+    other.
+    """
+    return layouts_differ(*(F.adaptive_avg_pool2d(f, CELLS) for f in (features, target)))
+
+
+def layouts_differ(cells: Tensor, target: Tensor, temperature: float = 0.1) -> Tensor:
+    """The same of features' means over cells, (N, C, h, w): the Kullback-Leibler divergence of the softmax of cosine similarities."""
+
+    def logs(f: Tensor) -> Tensor:
+        f = f.flatten(2).transpose(1, 2)
+        f = f - f.mean(1, keepdim=True)
+        square = f.square().sum(2, keepdim=True)
+        f = f * (square + 1e-4 * square.mean(1, keepdim=True) + _TINY).rsqrt()  # a cell like all others has no direction
+        return F.log_softmax(f @ f.transpose(1, 2) / temperature, 2)
+
+    p, q = logs(cells), logs(target)
+    return (p.exp() * (p - q)).sum(2).mean()
 
 
 def second_moment_loss(features: Tensor, target: Statistics) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from scumble import errors
 from scumble.nets.eye import LEVELS
-from scumble.nets.losses import STYLE_DISTANCES, MomentsLike, Statistics, normalising_factor
+from scumble.nets.losses import CELLS, STYLE_DISTANCES, MomentsLike, Statistics, layouts_differ, normalising_factor
 from scumble.windows import ALIGNED, LEAST_TILE, Window, is_out_of_memory, largest_side, partition, too_small
 
 log = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ class Judged:
 class _Slope:
     """The loss's derivative with respect to a tap's features f at one position, times the number of positions.
 
-    It is matrix · f + offset + content · t, where t are the content's normalised features.
+    It is matrix · f + offset + content · t, where t are the content's normalised features; and where layouts are compared, ``cells``
+    (1, C, CELLS, CELLS) is that with respect to the means over cells, once and not times the positions.
     """
 
     matrix: Tensor
     offset: Tensor
     content: Tensor
+    cells: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +115,16 @@ class _Sums:
 
 
 class Objective:
-    """content weight · L_content + style weight · mean over levels of √L_style + tv weight · TV, see :func:`scumble.nets.refine.refine`.
+    """content weight · L_content + style weight · mean over levels of √L_style + tv weight · TV + structure weight · L_structure, see
+    :func:`scumble.nets.refine.refine`.
 
     Args:
         encoder: frozen; its device is where the work is done.
         content: (1, 3, H, W) in [0, 1].
         style: mean and covariance at each of the encoder's taps, but for a last one that only content is compared at.
         style_loss: a key of :data:`scumble.nets.losses.STYLE_DISTANCES`.
-        content_level: the tap at which the content is compared; the last one if there are fewer.
-        weights: of content, style and total variation.
+        content_level: the tap at which content and structure are compared; the last one if there are fewer.
+        weights: of content, style, total variation and structure.
         memory: bytes that a refinement may take in all; None sets no limit.
 
     Raises:
@@ -135,7 +138,7 @@ class Objective:
         style: Sequence[MomentsLike],
         style_loss: str,
         content_level: int,
-        weights: tuple[float, float, float],
+        weights: tuple[float, float, float, float],
         memory: float | None = None,
     ) -> None:
         self.encoder, self.weights, self._warned = encoder, weights, False
@@ -156,7 +159,9 @@ class Objective:
         self.aligned = max(ALIGNED, *self.strides)
         self.reach = math.ceil(getattr(encoder, "reach", REACH) / self.aligned) * self.aligned
         self.tile = sys.maxsize if memory is None else self._tile_within(memory, kept * PEAK)
-        self.content = self._trying_smaller(lambda: self._normalised(content))
+        stride = self.strides[self.content_level]
+        self.bins = [_bins(n // stride).to(content.device) for n in self.padded]
+        self.content, self.layout = self._trying_smaller(lambda: self._of_content(content))
         self.content_energy = self.content.square().mean((2, 3), dtype=torch.float64)[0].cpu()
 
     def __call__(self, x: Tensor, step: int = 0, *, gradient: bool = True) -> Judged:
@@ -168,16 +173,18 @@ class Objective:
         once = gradient and len(tiles) == 1
         sums = [_Sums(n, diagonal=level >= len(self.style)) for level, n in enumerate(self.channels)]
         products = torch.zeros(self.channels[self.content_level], dtype=torch.float64)
+        layout = torch.zeros_like(self.layout)
         variation = 0.0
         view = None
         for tile in tiles:
             view = self._view(x, tile, graph=once)
             for each, tap in zip(sums, view.taps, strict=True):
                 each.add(tap)
-            wanted = self.content[view.cells[self.content_level]]
-            products += (view.taps[self.content_level].detach() * wanted).sum((2, 3), dtype=torch.float64)[0].cpu()
+            tap, cells = view.taps[self.content_level].detach(), view.cells[self.content_level]
+            products += (tap * self.content[cells]).sum((2, 3), dtype=torch.float64)[0].cpu()
+            layout += self._layout(tap, cells)
             variation += view.variation.item()
-        terms, total, slopes = self._differentiated([s.statistics() for s in sums], products / sums[self.content_level].count)
+        terms, total, slopes = self._differentiated([s.statistics() for s in sums], products / sums[self.content_level].count, layout)
         terms["total variation"] = variation
         total += self.weights[2] * variation
         if not gradient or not math.isfinite(total):
@@ -211,27 +218,30 @@ class Objective:
         vertical = (down[:, :, 1:] - down[:, :, :-1]).abs().sum() / max(1, 3 * (self.height - 1) * self.width)
         return vertical + (across[..., 1:] - across[..., :-1]).abs().sum() / max(1, 3 * self.height * (self.width - 1))
 
-    def _differentiated(self, own: list[Statistics], product: Tensor) -> tuple[dict[str, float], float, list[_Slope]]:
-        """Content and style losses, their weighted sum, and its derivatives; ``product`` is the mean of content tap times content, (C,)."""
-        leaves = [t.requires_grad_() for s in own for t in (s.mean, s.covariance)] + [product.requires_grad_()]
+    def _differentiated(self, own: list[Statistics], product: Tensor, layout: Tensor) -> tuple[dict[str, float], float, list[_Slope]]:
+        """Content, structure and style losses, their weighted sum, and its derivatives; ``product`` is the mean of content tap times
+        content, (C,), and ``layout`` that tap's means over cells.
+        """
+        leaves = [t.requires_grad_() for s in own for t in (s.mean, s.covariance)] + [product.requires_grad_(), layout.requires_grad_()]
         with torch.enable_grad():
             # mean of (f̂ - t)² = f̂² - 2 f̂ t + t² over positions, where f̂ is normalised and t has no mean
             variance = own[self.content_level].variance
             factor = normalising_factor(variance)
             losses = {"content loss": (factor.square() * variance - 2 * factor * product + self.content_energy).mean()}
+            losses["structure loss"] = layouts_differ(layout, self.layout)
             for name, statistics, target in zip(self.names, own, self.style, strict=False):
                 losses[f"style loss at {name}"] = (self.distance(statistics, target).clamp_min(0) + ROOT_FLOOR).sqrt()
-            content, *style = losses.values()
-            total = self.weights[0] * content + self.weights[1] * torch.stack(style).mean()
+            content, structure, *style = losses.values()
+            total = self.weights[0] * content + self.weights[1] * torch.stack(style).mean() + self.weights[3] * structure
         terms = {name: loss.item() for name, loss in losses.items()}
         if not torch.isfinite(total):
             return terms, total.item(), []
-        *slopes, by_product = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        *slopes, by_product, by_layout = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
         found: list[_Slope] = []
         for mean, by_mean, by_covariance in zip((s.mean.detach()[0] for s in own), slopes[::2], slopes[1::2], strict=True):
             matrix = by_covariance[0] + by_covariance[0].T
             found.append(_Slope(matrix, by_mean[0] - matrix @ mean, torch.zeros_like(product)))
-        found[self.content_level] = replace(found[self.content_level], content=by_product)
+        found[self.content_level] = replace(found[self.content_level], content=by_product, cells=by_layout)
         return terms, total.item(), found
 
     def _pull(self, view: _View, slopes: list[_Slope], counts: list[int]) -> None:
@@ -247,19 +257,32 @@ class Objective:
                 pull = F.linear(rows, (slope.matrix / count).to(tap), (slope.offset / count).to(tap)).permute(0, 3, 1, 2)
             if level == self.content_level:
                 pull += self.content[view.cells[level]] * (slope.content / count).to(tap)[None, :, None, None]
+                assert slope.cells is not None
+                rows, columns = self._bins_of(view.cells[level])
+                pull += rows.mT.to(tap) @ slope.cells.to(tap) @ columns.to(tap)
             pulls.append(pull)
         torch.autograd.backward([*view.taps, view.variation], [*pulls, view.variation.new_tensor(self.weights[2])])
 
-    def _normalised(self, content: Tensor) -> Tensor:
-        """The content's features, of which each channel has mean 0 and variance 1; (1, C, h, w)."""
+    def _layout(self, tap: Tensor, place: tuple[slice, ...]) -> Tensor:
+        """A tile's share (1, C, CELLS, CELLS), float64, in the means over cells of a tap."""
+        rows, columns = self._bins_of(place)
+        return (rows.to(tap) @ tap @ columns.mT.to(tap)).cpu().double()
+
+    def _bins_of(self, place: tuple[slice, ...]) -> tuple[Tensor, Tensor]:
+        rows, columns = (b[:, along] for b, along in zip(self.bins, place[2:], strict=True))
+        return rows, columns
+
+    def _of_content(self, content: Tensor) -> tuple[Tensor, Tensor]:
+        """The content's features, of which each channel has mean 0 and variance 1, (1, C, h, w); before that, their means over cells."""
         stride = self.strides[self.content_level]
         out = content.new_empty(1, self.channels[self.content_level], *(n // stride for n in self.padded))
         for tile in self._tiles(0):
             view = self._view(content, tile, graph=False)
             out[view.cells[self.content_level]] = view.taps[self.content_level]
+        layout = self._layout(out, (slice(None),) * 4)
         out -= out.mean((2, 3), keepdim=True)
         out *= normalising_factor(out.square().mean((2, 3)))[:, :, None, None]
-        return out
+        return out, layout
 
     def _tiles(self, step: int) -> list[Window]:
         """They begin elsewhere at each step: should rounding leave a trace at an edge, the next step's has its own elsewhere."""
@@ -310,6 +333,14 @@ def padded(x: Tensor) -> Tensor:
     """Pixels (N, 3, H, W) at that size, their last row and column repeated."""
     height, width = padded_size(*x.shape[2:])
     return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
+
+
+def _bins(n: int) -> Tensor:
+    """(CELLS, n): means of n numbers over as many parts of them, as PyTorch's adaptive pooling takes them."""
+    at = torch.arange(n)
+    cell = torch.arange(CELLS)[:, None]
+    inside = (at >= cell * n // CELLS) & (at < -(-(cell + 1) * n // CELLS))
+    return inside / inside.sum(1, keepdim=True)
 
 
 def _slices(window: Window, stride: int = 1) -> tuple[slice, ...]:

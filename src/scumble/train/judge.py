@@ -21,7 +21,7 @@ from scumble.errors import UsageError, unknown
 from scumble.nets.eye import LEVELS
 from scumble.nets.finish import Autocovariance, finish
 from scumble.nets.generator import Generator
-from scumble.nets.losses import content_loss, total_variation
+from scumble.nets.losses import content_loss, structure_loss, total_variation
 from scumble.nets.sight import Connoisseur, Critic, load_sight
 from scumble.nets.vgg import frozen
 from scumble.train.data import Crops
@@ -141,7 +141,7 @@ def painting_loss(
     with torch.no_grad(), judge.cast():
         layout = judge.layout(views.contents[same:]).float()
     content = content_loss(made[judge.at].float(), layout)
-    structure = structure_distance(made[judge.at].float(), layout)
+    structure = structure_loss(made[judge.at].float(), layout)
     with judge.cast():
         style = style_distance(made[: len(LEVELS)], target)
     over = (painted - painted.clamp(0, 1)).square().mean()
@@ -201,18 +201,6 @@ def style_distance(made: list[Tensor], target: Target, weights: tuple[float, ...
             ).mean()
         )
     return total / sum(weights)
-
-
-def structure_distance(made: Tensor, content: Tensor, cells: int = 16, temperature: float = 0.1) -> Tensor:
-    """Kullback-Leibler divergence of self-similarity maps on a grid of cells (after CFSD, Chung et al. 2024)."""
-
-    def logs(f: Tensor) -> Tensor:
-        f = F.adaptive_avg_pool2d(f, cells).flatten(2).transpose(1, 2)
-        f = F.normalize(f - f.mean(1, keepdim=True), dim=2)
-        return F.log_softmax(f @ f.transpose(1, 2) / temperature, 2)
-
-    p, q = logs(made), logs(content)
-    return (p.exp() * (p - q)).sum(2).mean()
 
 
 def grid_loss(painted: Tensor, tolerance: float = 1.2) -> Tensor:

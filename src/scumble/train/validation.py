@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from scumble.nets.eye import Eye
 from scumble.nets.finish import Autocovariance, autocovariances, finish, narrow
 from scumble.nets.generator import MARGIN, MULTIPLE, Generator
-from scumble.nets.losses import content_loss
+from scumble.nets.losses import content_loss, structure_loss
 from scumble.picture import Picture
 from scumble.style import REFERENCE
 from scumble.train.generator import style_vector
-from scumble.train.judge import moments, structure_distance, style_distance
+from scumble.train.judge import moments, style_distance
 from scumble.train.teacher import Teacher
 
 
@@ -69,7 +69,7 @@ class Pairs:
         for c, s in self.rows:
             taps = self._see(paint(generator, self.contents[c], *styles[s]))
             content = content_loss(taps[3], self.content_taps[c][1].float())
-            structure = structure_distance(taps[2], self.content_taps[c][0].float())
+            structure = structure_loss(taps[2], self.content_taps[c][0].float())
             rows.append((float(content), float(structure), float(style_distance(taps, self.style_moments[s]))))
         content, structure, style = (float(v) for v in np.mean(rows, axis=0))
         return {"content": content, "structure": structure, "style": style, "score": style + 0.5 * (content + structure)}
