@@ -50,7 +50,9 @@ class Descent:
 
     @torch.no_grad()
     def step(self, gradient: Vector, loss: float) -> None:
-        """One step down, from where the numbers are now and ``gradient`` and ``loss`` are these; if that is up, from where they were before."""
+        """One step down from where the numbers are now, and ``gradient`` and ``loss`` are these. If the last step led up, it is taken back
+        first.
+        """
         at = [g.clone() for g in self.groups]
         if self._before is not None:
             moved, changed = (_less(now, then) for now, then in zip((at, gradient), self._before, strict=True))

@@ -92,8 +92,8 @@ def refine(
     """Optimise ``painted`` until its features have the style's statistics and the content's layout.
 
     Minimises content_weight · L_content + style_weight · mean over levels of √L_style + tv_weight · TV + structure_weight · L_structure by
-    L-BFGS, the same steps however many there are to be. All losses are relative, so the weights need no tuning from style to style. Nothing is drawn at random: on a
-    CPU the same input gives the same bytes, as long as the number of threads is the same.
+    L-BFGS, the same steps however many there are to be. All losses are relative, so the weights need no tuning from style to style.
+    Nothing is drawn at random: on a CPU the same input gives the same bytes, as long as the number of threads is the same.
 
     Args:
         painted: where to start, (H, W, 3) in [0, 1], any size.
@@ -129,7 +129,12 @@ def refine(
     errors.in_range("steps", steps, 0, 1_000_000)
     errors.in_range("learning rate", learning_rate, 1e-6, 1.0)
     errors.in_range("scales", scales, 1, 16)
-    for name, weight in (("content weight", content_weight), ("style weight", style_weight), ("tv weight", tv_weight), ("structure weight", structure_weight)):
+    for name, weight in (
+        ("content weight", content_weight),
+        ("style weight", style_weight),
+        ("tv weight", tv_weight),
+        ("structure weight", structure_weight),
+    ):
         errors.in_range(name, weight, 0.0, 1e6)
     style_loss = str(getattr(encoder, "style_loss", "wasserstein")) if style_loss is None else style_loss
     if style_loss not in STYLE_LOSSES:
