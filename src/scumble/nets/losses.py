@@ -109,7 +109,7 @@ def structure_loss(features: Tensor, target: Tensor) -> Tensor:
     Both are (N, C, H, W). The content loss is a mean over places and channels, and does not see whether parts still stand out from each
     other.
     """
-    return layouts_differ(*(F.adaptive_avg_pool2d(f, CELLS) for f in (features, target)))
+    return layouts_differ(F.adaptive_avg_pool2d(features, CELLS), F.adaptive_avg_pool2d(target, CELLS))
 
 
 def layouts_differ(cells: Tensor, target: Tensor, temperature: float = 0.1) -> Tensor:
