@@ -265,7 +265,7 @@ def test_refinement_sees_more_of_a_picture_than_its_style_holds(tmp_path) -> Non
         painter(content, tmp_path / "its.style", steps=2, encoder="vgg19")
 
 
-def test_refined_pixels_are_fitted_to_the_photograph(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fine_comes_to_is_fitted_to_the_photograph_and_best_is_not(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
     refine = pytest.importorskip("scumble.nets.refine", reason="needs the extra torch")
     content = photograph(160, 192)
     kept = []
@@ -276,7 +276,8 @@ def test_refined_pixels_are_fitted_to_the_photograph(style: Style, monkeypatch: 
 
     refined = refine.refine
     monkeypatch.setattr(refine, "refine", noted)
-    found = painter(content, style, steps=1).pixels
+    assert np.array_equal(painter(content, style, quality="best", steps=1).pixels, kept.pop().pixels)
+    found = painter(content, style, quality="fine", steps=1).pixels
     np.testing.assert_array_equal(found, np.clip(guided.refitted(kept[0].pixels, content.pixels), 0, 1))
     assert np.abs(found - kept[0].pixels).max() > 1 / 255
 

@@ -104,7 +104,8 @@ class Stylizer:
             keep_color: 0 takes the style's colours, 1 keeps the content's (in OKLab: only lightness is painted).
             mask: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
-                nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
+                nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``). The former's
+                are then fitted to the content (:func:`scumble.guided.refitted`); the latter's come nearer to the style, and have halos.
             steps: how many steps of that, in place of ``quality``'s.
             encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`. The eye
                 sees more of a style that is a picture or a folder than of a Style, a name or a blend, which are but statistics.

@@ -24,6 +24,8 @@ _FLOOR = 1e-6
 """Variance added to every channel, as a share of the target's mean variance, where a square root is differentiated."""
 
 
+_ALIKE = 1e-5
+"""Share of features' energy below which what tells a cell from the others is no layout."""
 CELLS = 16
 """A side of the grid on which layouts are compared."""
 
@@ -117,9 +119,10 @@ def layouts_differ(cells: Tensor, target: Tensor, temperature: float = 0.1) -> T
 
     def logs(f: Tensor) -> Tensor:
         f = f.flatten(2).transpose(1, 2)
+        # a cell like all others has no direction: of one colour's, which rounding made, the gradient was a million times any other's
+        floor = _ALIKE * f.square().sum(2).mean(1)[:, None, None] + _TINY
         f = f - f.mean(1, keepdim=True)
-        square = f.square().sum(2, keepdim=True)
-        f = f * (square + 1e-4 * square.mean(1, keepdim=True) + _TINY).rsqrt()  # a cell like all others has no direction
+        f = f * (f.square().sum(2, keepdim=True) + floor).rsqrt()
         return F.log_softmax(f @ f.transpose(1, 2) / temperature, 2)
 
     p, q = logs(cells), logs(target)
