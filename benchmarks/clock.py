@@ -44,6 +44,10 @@ def measure(call: Callable[[], object], budget: Budget) -> Times:
     return in_turn([call], budget)[0]
 
 
+PAUSE = 0.05
+"""Seconds before each call: threads of the one before go on spinning for work, which took a fifth more time for whoever followed PyTorch."""
+
+
 def in_turn(calls: Sequence[Callable[[], object]], budget: Budget) -> list[Times]:
     """Times of several calls that take turns, so that whatever else the machine is doing slows all of them alike."""
     for call in calls:
@@ -52,6 +56,8 @@ def in_turn(calls: Sequence[Callable[[], object]], budget: Budget) -> list[Times
     start = time.perf_counter()
     while len(seconds[0]) < budget.least or (len(seconds[0]) < budget.most and time.perf_counter() - start < budget.seconds * len(calls)):
         for taken, call in zip(seconds, calls, strict=True):
+            if len(calls) > 1:
+                time.sleep(PAUSE)
             before = time.perf_counter()
             call()
             taken.append(time.perf_counter() - before)

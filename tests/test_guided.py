@@ -106,24 +106,19 @@ def test_paintings_have_less_of_a_halo_than_they_had(monkeypatch, wide):
 
 @given(st.integers(1, 70), st.integers(1, 70))
 @settings(max_examples=20, deadline=None)
-def test_refitting_keeps_what_is_finer_than_cells(height, width):
-    rng = np.random.default_rng(height + 100 * width)
-    pixels, painted = rng.random((2, height, width, 3), dtype=np.float32)
-    change = guided.refitted(painted, pixels) - painted
-    assert change.shape == painted.shape
-    coarse = guided.guide(painted)
-    wanted = guided.fitted(coarse, guided.guide(pixels)) - coarse
-    assert np.abs(change).max() <= np.abs(wanted).max() + 1e-6
-    middles = change[8::16, 8::16].transpose(2, 0, 1)  # half a pixel beyond those of whole cells
-    rows, columns = middles.shape[1:]
-    steps = np.abs(np.diff(wanted, axis=1)).max(initial=0) + np.abs(np.diff(wanted, axis=2)).max(initial=0)
-    assert np.abs(middles - wanted[:, :rows, :columns]).max(initial=0) <= steps / 16 + 1e-6
+def test_in_pytorch_it_is_the_same(height, width):
+    torch = pytest.importorskip("torch", reason="needs the extra torch")
+    from scumble.nets import guided as in_pytorch
 
-
-def test_refitting_takes_a_rim_back():
-    pixels = np.full((320, 320, 3), 0.6, np.float32)
-    pixels[160:] = 0.2
-    painted = pixels * 0.9
-    painted[128:160] += 0.2
-    after = guided.refitted(painted, pixels)
-    assert metrics.halo(after, pixels) < 0.5 * metrics.halo(painted, pixels)
+    content, painted = np.random.default_rng(height + 100 * width).random((2, height, width, 3), dtype=np.float32)
+    photograph, p = (torch.from_numpy(x).permute(2, 0, 1)[None] for x in (content, painted))
+    cells = in_pytorch.guide(p)
+    np.testing.assert_allclose(cells[0].numpy(), guided.guide(painted), rtol=1e-5)
+    expected = guided.fitted(cells[0].numpy(), guided.guide(content)) - cells[0].numpy()
+    fit = in_pytorch.Fit(photograph)
+    np.testing.assert_allclose(fit(cells, 1)[0].numpy(), expected, atol=2e-6)
+    enlarged = fit(cells, guided.CELL)[0].numpy()
+    assert enlarged.shape == (3, *(guided.CELL * n for n in expected.shape[1:]))
+    # two middles of cells lie half a pixel beside a pixel's
+    steps = np.abs(np.diff(expected, axis=1)).max(initial=0) + np.abs(np.diff(expected, axis=2)).max(initial=0)
+    assert np.abs(enlarged[:, 8::16, 8::16] - expected).max() <= steps / 16 + 1e-6

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from scumble import metrics
 from scumble.errors import UsageError
 from scumble.fusion import mixture, moments
 from scumble.nets import refine as module
@@ -12,7 +13,9 @@ from scumble.nets.eye import Eye
 from scumble.nets.losses import structure_loss
 from scumble.nets.objective import ROOT_FLOOR
 from scumble.nets.refine import NotFiniteError, device_for, refine, style_statistics
+from scumble.nets.sight import Critic, load_sight
 from scumble.nets.vgg import Vgg
+from scumble.style import Style
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,18 @@ def test_structure_is_kept_as_far_as_it_weighs(eye, style):
     assert lost(1.0) < 0.7 * lost(0.0)
 
 
+def test_refining_makes_no_halos():
+    """A flat sky over dark houses, painted as it is."""
+    sight, content = load_sight(), np.full((256, 320, 3), (0.55, 0.75, 0.9), np.float32)
+    for left, top in ((0, 170), (64, 120), (150, 150), (230, 100)):
+        content[top:, left : left + 80] = (0.25, 0.12 + left / 2000, 0.1)
+    style = Style.named("great-wave").levels
+    fitted, free = (refine(content, content, style, Critic(sight), steps=8, fit=fit) for fit in (True, False))
+    assert metrics.halo(fitted.pixels, content) < 0.5 * metrics.halo(free.pixels, content)
+    start = refine(content, content, style, Critic(sight), steps=0).loss
+    assert start - fitted.loss > 0.8 * (start - free.loss)
+
+
 def test_a_short_run_is_the_beginning_of_a_long_one(eye, style):
     content, long = picture(32, 32), []
     refine(content, content, style, eye, steps=9, progress=lambda i, n, loss: long.append(loss))
@@ -89,7 +104,7 @@ def test_a_short_run_is_the_beginning_of_a_long_one(eye, style):
 
 def test_no_steps_change_nothing(eye, style):
     painted = picture(20, 30, seed=1)
-    out = refine(painted, picture(20, 30), style, eye, steps=0)
+    out = refine(painted, picture(20, 30), style, eye, steps=0, fit=False)
     np.testing.assert_allclose(out.pixels, painted, atol=1e-6)
     assert out.steps == 0
 
@@ -134,7 +149,7 @@ def test_interruption_before_the_first_step_returns_what_was_painted(eye, style)
         raise KeyboardInterrupt
 
     painted = picture(32, 32, seed=1)
-    out = refine(painted, picture(32, 32), style, eye, steps=25, progress=stop)
+    out = refine(painted, picture(32, 32), style, eye, steps=25, fit=False, progress=stop)
     assert out.interrupted
     np.testing.assert_allclose(out.pixels, painted, atol=1e-6)
 

@@ -265,23 +265,6 @@ def test_refinement_sees_more_of_a_picture_than_its_style_holds(tmp_path) -> Non
         painter(content, tmp_path / "its.style", steps=2, encoder="vgg19")
 
 
-def test_what_fine_comes_to_is_fitted_to_the_photograph_and_best_is_not(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
-    refine = pytest.importorskip("scumble.nets.refine", reason="needs the extra torch")
-    content = photograph(160, 192)
-    kept = []
-
-    def noted(*given, **more):
-        kept.append(refined(*given, **more))
-        return kept[-1]
-
-    refined = refine.refine
-    monkeypatch.setattr(refine, "refine", noted)
-    assert np.array_equal(painter(content, style, quality="best", steps=1).pixels, kept.pop().pixels)
-    found = painter(content, style, quality="fine", steps=1).pixels
-    np.testing.assert_array_equal(found, np.clip(guided.refitted(kept[0].pixels, content.pixels), 0, 1))
-    assert np.abs(found - kept[0].pixels).max() > 1 / 255
-
-
 def test_refinement_has_the_budget_of_memory(style: Style) -> None:
     pytest.importorskip("torch")
     content = photograph(300, 400)

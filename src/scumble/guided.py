@@ -43,22 +43,6 @@ def guide(pixels: Array) -> Array:
     return found.transpose(2, 0, 1)
 
 
-def refitted(painted: Array, pixels: Array) -> Array:
-    """A painting (H, W, 3) whose means of cells are :func:`fitted` to its photograph's ``pixels``; all that is finer stays. Not clipped.
-
-    For optimised pixels, whose loss sees neighbourhoods as wide as halos are and nothing of halos.
-    """
-    coarse = guide(painted)
-    change = fitted(coarse, guide(pixels)) - coarse
-    for axis, length in ((1, painted.shape[0]), (2, painted.shape[1])):
-        at = np.clip((np.arange(length) + 0.5) / CELL - 0.5, 0, change.shape[axis] - 1)
-        before = at.astype(np.intp)
-        after = np.minimum(before + 1, change.shape[axis] - 1)
-        share = np.expand_dims((at - before).astype(np.float32), (0, 3 - axis))
-        change = change.take(before, axis) * (1 - share) + change.take(after, axis) * share
-    return painted + change.transpose(1, 2, 0)
-
-
 def fitted(painted: Array, guide: Array) -> Array:
     """A painting (3, h, w) as the ``guide`` (3, h, w) explains it, each cell by the window around it."""
     y, x = np.triu_indices(3)

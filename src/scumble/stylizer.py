@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import cascade, guided, tiling
+from scumble import cascade, tiling
 from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
 from scumble.errors import MissingExtraError, UsageError, in_range, unknown
@@ -104,8 +104,7 @@ class Stylizer:
             keep_color: 0 takes the style's colours, 1 keeps the content's (in OKLab: only lightness is painted).
             mask: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
-                nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``). The former's
-                are then fitted to the content (:func:`scumble.guided.refitted`); the latter's come nearer to the style, and have halos.
+                nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
             steps: how many steps of that, in place of ``quality``'s.
             encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`. The eye
                 sees more of a style that is a picture or a folder than of a Style, a name or a blend, which are but statistics.
@@ -327,12 +326,9 @@ class _Refinement:
         judge = Connoisseur if pictures else Critic
         encoder = judge(load_sight(device)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
         statistics = style_statistics(encoder, pictures) if pictures else seen.style.levels
-        refined = refine(
+        return refine(
             painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
-        )
-        if self.quality == "best":  # the last of the style is in what a fit takes back: six pairs 0.401 with it, as fine has
-            return refined.pixels
-        return np.clip(guided.refitted(refined.pixels, content), 0.0, 1.0)
+        ).pixels
 
 
 def _pictures(source: StyleLike, shape: tuple[int, int] | None = None) -> list[Array]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scumble import guided
 from scumble.finish import LEAST_SIDE, PASSES, RIDGE, SCALES, WIDE, Places, narrower, offsets, patch_index, side_of
+from scumble.nets.guided import Fit
 
 Autocovariance = tuple[Tensor, Tensor]
 """Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets, whose number says of what patches."""
@@ -78,29 +78,9 @@ def finish(
             x = _filtered(x, *found)
         used.append(found)
         if scale == 0 and min(h, w) >= LEAST_SIDE:
-            x = _fitted(x, content)
+            x = x + Fit(content)(_halved(x), 2)[:, :, :h, :w]  # so that no halo goes on
         last = scale
     return x, used
-
-
-def _fitted(x: Tensor, content: Tensor) -> Tensor:
-    """The coarsest scale (N, 3, h, w) without halos, as :func:`scumble.guided.fitted` has it."""
-    h, w = x.shape[2:]
-    p = _halved(x)
-    g = F.avg_pool2d(content, guided.CELL, ceil_mode=True, count_include_pad=False)
-    if not torch.onnx.is_in_onnx_export():  # ONNX Runtime pools in single precision alone
-        p, g = p.double(), g.double()
-
-    def means(y: Tensor) -> Tensor:
-        return F.avg_pool2d(y, 2 * guided.WINDOW + 1, stride=1, padding=guided.WINDOW, count_include_pad=False)
-
-    upper = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-    g_mean, p_mean = means(g), means(p)
-    squares = means(torch.stack([g[:, i] * g[:, j] for i, j in upper], 1)).unbind(1)
-    squares = [s - g_mean[:, i] * g_mean[:, j] + (guided.RIDGE if i == j else 0.0) for s, (i, j) in zip(squares, upper, strict=True)]
-    weights = guided.solved(squares, (g - g_mean).unbind(1))
-    found = p_mean + sum((means(p * g[:, i : i + 1]) - p_mean * g_mean[:, i : i + 1]) * weights[i][:, None] for i in range(3))
-    return x + F.interpolate((found - p).to(x), scale_factor=2, mode="bilinear")[:, :, :h, :w]
 
 
 def _pyramid(x: Tensor) -> list[Tensor]:

@@ -8,6 +8,8 @@ The oldest way of style transfer (Gatys et al. 2016), begun where the quick one 
   which a style measured at one size has no right targets: here every step is judged at full size.
 - The descent is L-BFGS without a line search, see :mod:`scumble.nets.descent`.
 - The style loss is the Wasserstein distance of Gaussians by default and not the Gram matrices', see :mod:`scumble.nets.losses`.
+- Pixels are fitted to the photograph (:mod:`scumble.guided`) before they are judged, as paintings are: the loss sees neighbourhoods as wide
+  as halos and nothing of halos. See :data:`FITS`.
 - Of each level's loss the square root counts. Losses of levels that are nearly right would hardly pull any more, and whichever
   level is worst would have all the say; roots weigh relative improvements alike.
 """
@@ -29,7 +31,9 @@ from torch import Tensor, nn
 
 from scumble import errors
 from scumble.fusion import Moments, mixture, moments
+from scumble.guided import CELL
 from scumble.nets.descent import PAIR_BYTES, PAIRS, Descent
+from scumble.nets.guided import Fit, guide
 from scumble.nets.losses import STYLE_LOSSES, MomentsLike
 from scumble.nets.objective import Objective, padded
 
@@ -39,6 +43,9 @@ Pixels = NDArray[np.float32]
 
 PREVIEWS = 12
 """How often ``preview`` is called in a whole run."""
+FITS = 2
+"""How often pixels are fitted to the photograph in a row. Six pairs after 25 steps (content, structure, style; halo): 0.471, 0.284, 0.391;
+8.1 once, 0.473, 0.282, 0.392; 7.0 twice, 0.477, 0.287, 0.394; 6.9 four times; at the end of the descent alone 0.470, 0.269, 0.401; 7.0."""
 _EDGE = 1e-6
 """How near to black or white counts as there: sums over the pyramid round."""
 _FINER_RATE = 0.7
@@ -83,6 +90,7 @@ def refine(
     content_level: int | None = None,
     scales: int = 5,
     learning_rate: float = 0.015,
+    fit: bool = True,
     seconds: float = math.inf,
     memory: float | None = None,
     progress: Callable[[int, int, float], None] | None = None,
@@ -114,6 +122,7 @@ def refine(
             ``layout`` if it has such a number, else 3.
         scales: levels of the pyramid; 1 optimises bare pixels.
         learning_rate: how far the first step goes, in units of the full range of brightness.
+        fit: whether what is coarser than strokes is to follow the content's colours, from the start on; else edges get halos.
         seconds: a budget of time.
         memory: bytes that this may take; where a step for the whole picture would take more, each is made tile by tile, with the same
             result (:mod:`scumble.nets.objective`). None: no limit but the machine's.
@@ -155,7 +164,7 @@ def refine(
             if pairs == 0:
                 raise
             pairs //= 2
-    pyramid = _Pyramid(_tensor(painted, device), scales)
+    pyramid = _Pyramid(_tensor(painted, device), scales, _tensor(content, device) if fit else None)
     rates = [learning_rate * _FINER_RATE**k for k in reversed(range(len(pyramid.levels)))]
     descent = Descent(pyramid.levels, rates, pairs)
 
@@ -218,10 +227,14 @@ def style_statistics(encoder: nn.Module, pictures: Sequence[Pixels]) -> list[Mom
 
 
 class _Pyramid:
-    """Pixels (1, 3, H, W) as a sum of details at ever coarser scales (Burt & Adelson 1983); ``levels`` is what is optimised, fine first."""
+    """Pixels (1, 3, H, W) as a sum of details at ever coarser scales (Burt & Adelson 1983); ``levels`` is what is optimised, fine first.
 
-    def __init__(self, pixels: Tensor, scales: int) -> None:
+    They are fitted to ``content``, if that is given.
+    """
+
+    def __init__(self, pixels: Tensor, scales: int, content: Tensor | None = None) -> None:
         self.levels: list[Tensor] = []
+        self._fit = None if content is None else Fit(content)
         self._colours = torch.as_tensor(_COLOURS, dtype=pixels.dtype, device=pixels.device)
         pixels = self._split(pixels)
         for _ in range(scales - 1):
@@ -237,7 +250,10 @@ class _Pyramid:
         x = self.levels[-1]
         for detail in reversed(self.levels[:-1]):
             x = _enlarged(x, detail) + detail
-        return torch.einsum("cr,nchw->nrhw", self._colours, x)
+        x = torch.einsum("cr,nchw->nrhw", self._colours, x)
+        if self._fit is not None:
+            x = x + self._fit(guide(x), CELL, FITS)[:, :, : x.shape[2], : x.shape[3]]
+        return x
 
     @torch.no_grad()
     def project(self) -> None:

@@ -1,0 +1,43 @@
+"""The fit to the photograph in PyTorch, for training and refinement: :mod:`scumble.guided` says what it is; a test holds both together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from scumble.guided import CELL, RIDGE, WINDOW, solved
+
+
+def guide(pixels: Tensor) -> Tensor:
+    """(N, 3, H, W) as means of cells, (N, 3, ⌈H/16⌉, ⌈W/16⌉); the last ones of what there is."""
+    return F.avg_pool2d(pixels, CELL, ceil_mode=True, count_include_pad=False)
+
+
+class Fit:
+    """By how much paintings of a content (N, 3, H, W) are changed where they are fitted to it."""
+
+    def __init__(self, content: Tensor) -> None:
+        g = _precise(guide(content))
+        upper = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
+        mean = _means(g)
+        squares = _means(torch.stack([g[:, i] * g[:, j] for i, j in upper], 1)).unbind(1)
+        squares = [s - mean[:, i] * mean[:, j] + (RIDGE if i == j else 0.0) for s, (i, j) in zip(squares, upper, strict=True)]
+        self._guide, self._mean, self._weights = g, mean, solved(squares, (g - mean).unbind(1))
+
+    def __call__(self, coarse: Tensor, scale: int, times: int = 1) -> Tensor:
+        """Of the means of cells (N, 3, h, w), fitted so many ``times``; enlarged bilinearly by ``scale``."""
+        before, g, mean = _precise(coarse), self._guide, self._mean
+        p = before
+        for _ in range(times):
+            p_mean = _means(p)
+            p = p_mean + sum((_means(p * g[:, i : i + 1]) - p_mean * mean[:, i : i + 1]) * self._weights[i][:, None] for i in range(3))
+        return F.interpolate((p - before).to(coarse), scale_factor=scale, mode="bilinear")
+
+
+def _means(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 2 * WINDOW + 1, stride=1, padding=WINDOW, count_include_pad=False)
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x if torch.onnx.is_in_onnx_export() else x.double()  # ONNX Runtime pools in single precision alone
