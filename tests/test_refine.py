@@ -102,6 +102,22 @@ def test_a_short_run_is_the_beginning_of_a_long_one(eye, style):
     assert short.loss == min(long[:5])
 
 
+def test_bfloat16_comes_to_the_same(eye, style):
+    content = picture(64, 64)
+    whole, half = (refine(content, content, style, eye, steps=12, bfloat16=b) for b in (False, True))
+    assert half.loss == pytest.approx(whole.loss, rel=0.05)
+    assert not np.array_equal(half.pixels, whole.pixels)
+    assert refine(half.pixels, content, style, eye, steps=0, fit=False, bfloat16=False).loss == pytest.approx(whole.loss, rel=0.05)
+
+
+def test_bfloat16_is_for_processors_that_have_it(monkeypatch):
+    for found, expected in (({}, False), ({"avx512_f": True, "avx512_bf16": False}, False), ({"amx_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        assert module.has_bfloat16() == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not module.has_bfloat16()
+
+
 def test_no_steps_change_nothing(eye, style):
     painted = picture(20, 30, seed=1)
     out = refine(painted, picture(20, 30), style, eye, steps=0, fit=False)
@@ -111,7 +127,7 @@ def test_no_steps_change_nothing(eye, style):
 
 def test_content_that_has_the_style_already_is_kept(eye):
     content = picture(32, 48)
-    out = refine(content, content, style_statistics(eye, [content]), eye, steps=3, tv_weight=0)
+    out = refine(content, content, style_statistics(eye, [content]), eye, steps=3, tv_weight=0, bfloat16=False)
     np.testing.assert_allclose(out.pixels, content, atol=1e-3)
     # nothing is left of either loss but the floor under the root
     assert out.loss == pytest.approx(math.sqrt(ROOT_FLOOR), rel=0.05)

@@ -126,6 +126,7 @@ class Objective:
         content_level: the tap at which content and structure are compared; the last one if there are fewer.
         weights: of content, style, total variation and structure.
         memory: bytes that a refinement may take in all; None sets no limit.
+        bfloat16: whether the encoder computes in it; what is measured of its features does not.
 
     Raises:
         UsageError: the style was measured with another encoder, or ``memory`` does not do for the smallest tiles.
@@ -140,14 +141,15 @@ class Objective:
         content_level: int,
         weights: tuple[float, float, float, float],
         memory: float | None = None,
+        bfloat16: bool = False,
     ) -> None:
-        self.encoder, self.weights, self._warned = encoder, weights, False
+        self.encoder, self.weights, self.bfloat16, self._warned = encoder, weights, bfloat16, False
         self.distance = STYLE_DISTANCES[style_loss]
         self.names: Sequence[str] = getattr(encoder, "layers", LEVELS)
         self.style = [Statistics.from_moments(m, dtype=torch.float64) for m in style]
         self.height, self.width = content.shape[2:]
         self.padded = padded_size(self.height, self.width)
-        self.channels, self.strides, kept = _probed(encoder, content)
+        self.channels, self.strides, kept = self._probed(content)
         given = [s.mean.shape[1] for s in self.style]
         self.content_level = min(content_level, len(self.channels) - 1)
         # styles need not be measured where content alone is compared, beyond all the rest
@@ -207,9 +209,30 @@ class Objective:
         with torch.set_grad_enabled(graph):
             below, right = outer.height - pixels.shape[2], outer.width - pixels.shape[3]
             seen = F.pad(pixels, (0, right, 0, below), mode="replicate") if below or right else pixels
-            taps = [tap[_slices(inside, s)] for tap, s in zip(self.encoder(seen), self.strides, strict=True)]
+            taps = [tap[_slices(inside, s)] for tap, s in zip(self._encoded(seen), self.strides, strict=True)]
             variation = self._variation(pixels, inside)
         return _View(pixels, place, taps, [_slices(tile, s) for s in self.strides], variation)
+
+    def _encoded(self, x: Tensor) -> list[Tensor]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+            taps: list[Tensor] = self.encoder(x)
+        return [tap.float() for tap in taps] if self.bfloat16 else taps
+
+    def _probed(self, like: Tensor) -> tuple[list[int], list[int], float]:
+        """Channels and strides of the encoder's taps, and the bytes that autograd keeps for each pixel."""
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        x = like.new_zeros(1, 3, _PROBE, _PROBE).requires_grad_()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            taps = self._encoded(x)
+        for parameter in self.encoder.parameters():
+            kept.pop(parameter.untyped_storage().data_ptr(), None)
+        return [t.shape[1] for t in taps], [_PROBE // t.shape[2] for t in taps], sum(kept.values()) / _PROBE**2
 
     def _variation(self, pixels: Tensor, inside: Window) -> Tensor:
         """Of a tile and its step to the next one below and on the right, as a share in :func:`scumble.nets.losses.total_variation`."""
@@ -344,20 +367,3 @@ def _slices(window: Window, stride: int = 1) -> tuple[slice, ...]:
     """What cuts the window's part out of a tensor (1, C, H / stride, W / stride)."""
     rows, columns = (slice(a // stride, b // stride) for a, b in ((window.top, window.bottom), (window.left, window.right)))
     return slice(None), slice(None), rows, columns
-
-
-def _probed(encoder: nn.Module, like: Tensor) -> tuple[list[int], list[int], float]:
-    """Channels and strides of an encoder's taps, and the bytes that autograd keeps for each pixel."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    x = like.new_zeros(1, 3, _PROBE, _PROBE).requires_grad_()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        taps: list[Tensor] = encoder(x)
-    for parameter in encoder.parameters():
-        kept.pop(parameter.untyped_storage().data_ptr(), None)
-    return [t.shape[1] for t in taps], [_PROBE // t.shape[2] for t in taps], sum(kept.values()) / _PROBE**2
