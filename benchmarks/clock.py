@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PAUSE = 0.05
+"""Seconds before each of several calls: threads of the one before go on spinning for work. PyTorch took a third longer so."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,6 @@ class Budget:
 def measure(call: Callable[[], object], budget: Budget) -> Times:
     """Run ``call`` once for warming up, then as often as the budget allows."""
     return in_turn([call], budget)[0]
-
-
-PAUSE = 0.05
-"""Seconds before each call: threads of the one before go on spinning for work. PyTorch took a third longer after ONNX Runtime."""
 
 
 def in_turn(calls: Sequence[Callable[[], object]], budget: Budget) -> list[Times]:

@@ -16,6 +16,7 @@ from scumble.nets.refine import NotFiniteError, device_for, refine, style_statis
 from scumble.nets.sight import Critic, load_sight
 from scumble.nets.vgg import Vgg
 from scumble.style import Style
+from test_guided import roofs
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_loss_falls_and_its_lowest_is_returned(eye, style, name):
     out = refine(content, content, style, eye, steps=12, style_loss=name, progress=lambda i, n, loss: losses.append(loss))
     assert len(losses) == 13
     assert out.loss == min(losses) < 0.85 * losses[0]
-    again = refine(out.pixels, content, style, eye, steps=0, style_loss=name)
+    again = refine(out.pixels, content, style, eye, steps=0, style_loss=name, fit=False)
     assert again.loss == pytest.approx(out.loss, abs=1e-3)
 
 
@@ -83,11 +84,8 @@ def test_structure_is_kept_as_far_as_it_weighs(eye, style):
     assert lost(1.0) < 0.7 * lost(0.0)
 
 
-def test_refining_makes_no_halos():
-    """A flat sky over dark houses, painted as it is."""
-    sight, content = load_sight(), np.full((256, 320, 3), (0.55, 0.75, 0.9), np.float32)
-    for left, top in ((0, 170), (64, 120), (150, 150), (230, 100)):
-        content[top:, left : left + 80] = (0.25, 0.12 + left / 2000, 0.1)
+def test_refining_through_the_fit_halves_halos():
+    sight, content = load_sight(), roofs()
     style = Style.named("great-wave").levels
     fitted, free = (refine(content, content, style, Critic(sight), steps=8, fit=fit) for fit in (True, False))
     assert metrics.halo(fitted.pixels, content) < 0.5 * metrics.halo(free.pixels, content)

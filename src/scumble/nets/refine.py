@@ -125,7 +125,7 @@ def refine(
         learning_rate: how far the first step goes, in units of the full range of brightness.
         fit: whether what is coarser than strokes is to follow the content's colours, from the start on; else edges get halos.
         bfloat16: whether the encoder computes in it: 25 steps at 512 x 512 took 9.3 seconds in place of 13.2, and losses after 25 and 75
-            were the same within 1 %. None: where the processor has it, see :func:`has_bfloat16`.
+            were the same within 1.5 %. None: where the processor has it, see :func:`has_bfloat16`.
         seconds: a budget of time.
         memory: bytes that this may take; where a step for the whole picture would take more, each is made tile by tile, with the same
             result (:mod:`scumble.nets.objective`). None: no limit but the machine's.
@@ -159,16 +159,17 @@ def refine(
     pairs, each = PAIRS, PAIR_BYTES * content.shape[0] * content.shape[1]
     if memory is not None:
         pairs = min(PAIRS, int(_REMEMBERED * memory / each))
+    target = _tensor(content, device)
     while True:
         left = None if memory is None else memory - pairs * each
         try:
-            objective = Objective(encoder, _tensor(content, device), style, style_loss, content_level, weights, left, bfloat16)
+            objective = Objective(encoder, target, style, style_loss, content_level, weights, left, bfloat16)
             break
         except errors.UsageError:  # if there is not room for the smallest tiles beside them, then for fewer
             if pairs == 0:
                 raise
             pairs //= 2
-    pyramid = _Pyramid(_tensor(painted, device), scales, _tensor(content, device) if fit else None)
+    pyramid = _Pyramid(_tensor(painted, device), scales, target if fit else None)
     rates = [learning_rate * _FINER_RATE**k for k in reversed(range(len(pyramid.levels)))]
     descent = Descent(pyramid.levels, rates, pairs)
 
