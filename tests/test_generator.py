@@ -130,7 +130,7 @@ def test_what_is_flat_gets_no_frame(engine, name):
     painted, _ = engine.paint(product, modulation)
     ground = np.median(painted[:, :40], axis=(0, 1))
     for side in (painted[:, :6], painted[:, -6:], painted[:6], painted[-6:]):
-        assert np.abs(side - ground).mean() < 12 / 255
+        assert np.abs(side - ground).mean() < 13 / 255
 
 
 def test_fine_detail_is_what_a_blur_takes_away():

@@ -62,8 +62,9 @@ def finish(
     """
     used: list[Filter | None] = []
     levels = _pyramid(x)
+    order = PASSES[side_of(wanted[0][1].shape[1])] if filters is None else next(o for o in PASSES.values() if len(o) == len(filters))
     x, last = levels[0], 0
-    for n, scale in enumerate(PASSES):
+    for n, scale in enumerate(order):
         h, w = levels[scale].shape[2:]
         if scale > last:
             x = levels[scale] + F.interpolate(x - levels[last], scale_factor=2, mode="bilinear")[:, :, :h, :w]
@@ -73,7 +74,8 @@ def finish(
         elif min(h, w) >= LEAST_SIDE:
             patch = side_of(wanted[scale][1].shape[1])
             step = 1 if every_patch else Places.of(h, w, patch).rows.step
-            found = _filter(*_patches(x, patch, step), wanted[scale], used[-1] if n and scale == last else None)
+            alone = scale == SCALES - 1 and order.count(scale) == 1
+            found = _filter(*_patches(x, patch, step), wanted[scale], used[-1] if n and scale == last else None, alone)
         if found is not None:
             x = _filtered(x, *found)
         used.append(found)
@@ -119,15 +121,25 @@ def _patches(x: Tensor, patch: int, step: int) -> tuple[Tensor, Tensor]:
     return center[:, :, 0, 0] + mean.reshape(len(x), -1, 3).mean(1), covariance
 
 
-def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance, passed: Filter | None) -> Filter:
-    """The Monge map between patches, averaged over the patches that a pixel lies in; ``passed`` has been there at the same scale."""
+def _filter(mean: Tensor, covariance: Tensor, wanted: Autocovariance, passed: Filter | None, alone: bool) -> Filter:
+    """The Monge map between patches, averaged over the patches that a pixel lies in; ``passed`` has been there at the same scale.
+
+    Without one before or after it, ``alone``, it goes :func:`scumble.finish.further`.
+    """
     a = _ridged(covariance) if passed is None else covariance + _noise(passed[0])
     b = _ridged(_of_patches(wanted[1].to(covariance)))
     root, inverse = _roots(a, _ITERATIONS)
     middle = _roots(root @ b @ root, _MORE)[0]
     n = isqrt(a.shape[1] // 3)
     size = 2 * n - 1
-    patch_map = (inverse @ middle @ inverse).unflatten(2, (n, n, 3)).unflatten(1, (n, n, 3))  # (N, y, x, a, y', x', b)
+    patch_map = inverse @ middle @ inverse
+    if alone:
+        one = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+        squared = patch_map @ patch_map
+        fourth = squared @ squared
+        root = _roots(fourth + one, _MORE)[1]  # the exported graph's operations know no inverse
+        patch_map = patch_map + (fourth - squared @ patch_map) @ root @ root
+    patch_map = patch_map.unflatten(2, (n, n, 3)).unflatten(1, (n, n, 3))  # (N, y, x, a, y', x', b)
     kernel = covariance.new_zeros(len(a), 3, 3, size, size)
     for y in range(n):
         for x in range(n):

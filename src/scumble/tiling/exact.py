@@ -62,7 +62,7 @@ def _filters(engine: Engine, unfinished: Callable[[Array], finish.Cells], wanted
     patch = finish.patch_of(wanted)
     filters = finish.unchanging(patch)
     height, width = np.max([(inner.bottom, inner.right) for inner, _, _ in sweep()], axis=0).tolist()
-    for n, scale in enumerate(finish.PASSES):
+    for n, scale in enumerate(finish.PASSES[patch]):
         cell = 2 ** (finish.SCALES - 1 - scale)
         if min(height, width) <= (finish.LEAST_SIDE - 1) * cell:
             continue
