@@ -29,7 +29,7 @@ def main() -> None:
     settings = parser.add_argument_group("settings of the Stylizer, its defaults where not given")
     names = [settings.add_argument("--method").dest, settings.add_argument("--quality").dest]
     names += [settings.add_argument("--style-fit").dest, settings.add_argument("--steps", type=int).dest]
-    names += [settings.add_argument(option, type=float).dest for option in ("--strength", "--style-scale", "--keep-color")]
+    names += [settings.add_argument(option, type=float).dest for option in ("--strength", "--style-scale", "--keep-color", "--grain")]
     asked = parser.parse_args()
     if asked.square and not asked.style:
         parser.error("--square reshapes pictures, and a name is none: give their folder with --style")

@@ -104,8 +104,8 @@ def test_reduced_is_the_whole_made_smaller(tmp_path):
 
 def brush(painter, detail, memory):
     return painter.brush(
-        strength=1.0, method="generator", style_scale=3.0, style_fit="own", quality="good", steps=None, encoder="eye", detail=detail,
-        statistics="thumbnail", memory=memory, progress=None, preview=None,
+        strength=1.0, method="generator", style_scale=3.0, style_fit="own", grain=1.0, quality="good", steps=None, encoder="eye",
+        detail=detail, statistics="thumbnail", memory=memory, progress=None, preview=None,
     )  # fmt: skip
 
 

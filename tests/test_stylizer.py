@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from scumble import Picture, Style, Stylizer, finish, guided, metrics, stylize, tiling
-from scumble.engine import SHOWING
 from scumble.errors import UsageError
 from scumble.mask import Mask
 from scumble.stylizer import METHODS, working_scale
@@ -82,13 +81,13 @@ def test_strength_above_1_is_nearer_to_the_style_and_further_from_the_content() 
 def test_a_look_at_the_draft_brings_it_nearer_to_the_style() -> None:
     contents = [astronaut(256), photograph(240, 320)]
     for source in (Style.named("starry-night"), Style(Style.named("irises").levels), Style.named("young-hare")):
-        for content in contents:
-            far = {}
-            for quality in ("draft", "good"):
+        far = dict.fromkeys(("draft", "good"), 0.0)
+        for quality in far:
+            for content in contents:
                 painted = painter(content, source, quality=quality)
                 own = Style.of_pixels(painted.pixels, painter.engine).vector
-                far[quality] = np.linalg.norm(own - source.vector)
-            assert far["good"] < far["draft"]
+                far[quality] += float(np.linalg.norm(own - source.vector))
+        assert far["good"] < 0.95 * far["draft"]
 
 
 def test_a_draft_is_one_pass_and_what_it_missed_is_the_rest(style: Style) -> None:
@@ -99,16 +98,14 @@ def test_a_draft_is_one_pass_and_what_it_missed_is_the_rest(style: Style) -> Non
     np.testing.assert_allclose(own + style.missed_in(content.pixels, engine), style.vector, atol=1e-3)
 
 
-def test_after_a_look_patches_are_larger_and_a_little_of_the_picture_shows_through(style: Style) -> None:
+def test_after_a_look_patches_are_larger(style: Style) -> None:
     content, engine = photograph(64, 80), painter.engine
     net = style.modulation(engine, missed=style.missed_in(content.pixels, engine))[: engine.modulations]
     cells, _ = engine.unfinished(content.pixels, net, None, np.zeros(2 * sum(engine.norms)))
     assert style.texture is not None
     planes, filters = finish.finish(cells, guided.guide(content.pixels), style.texture, engine)
     assert len(filters) == finish.filters_size(finish.WIDE)
-    painted = planes.transpose(1, 2, 0)
-    expected = np.clip(painted + np.float32(SHOWING) * (content.pixels - painted), 0, 1)
-    np.testing.assert_allclose(painter(content, style).pixels, expected, atol=1e-6)
+    np.testing.assert_allclose(painter(content, style).pixels, np.clip(planes, 0, 1).transpose(1, 2, 0), atol=1e-6)
 
 
 def test_a_look_keeps_to_the_budget_of_memory(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +201,7 @@ def test_styles_of_every_kind(style: Style) -> None:
         ({"strength": 3.5}, "strength must be between 0 and 2; got 3.5"),
         ({"strength": float("nan")}, "strength must be between 0 and 2; got nan"),
         ({"keep_color": -1}, "keep-color must be between 0 and 1; got -1"),
+        ({"grain": -1}, "grain must be between 0 and 4; got -1"),
         ({"style_scale": 9}, "style-scale must be between 0.25 and 4; got 9"),
         ({"method": "wtc"}, "unknown method 'wtc'; did you mean 'wct'?"),
         ({"style_fit": "strech"}, "unknown style-fit 'strech'; did you mean 'stretch'?"),

@@ -46,12 +46,6 @@ GENERATOR_REACH = 128 + finish.REACH
 """With frozen statistics a painted pixel depends on nothing farther away than this many pixels: how far tiles have to overlap."""
 
 
-SHOWING = 0.001
-"""Share of the photograph that shows through what is finished with :data:`scumble.finish.WIDE` patches. Of all ways to come nearer to the
-content it is among the cheapest: 24 pairs (content, structure, style) 0.471, 0.304, 0.519 without, 0.461, 0.295, 0.524 with 0.015. As much
-of the photograph's covariance in what is asked for does the same; less of what a look asks for in single levels does nothing."""
-
-
 class Engine:
     """Sessions for all nets, each loaded when it is first used.
 
@@ -186,11 +180,10 @@ class Engine:
     ) -> tuple[Array, Array]:
         """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and statistics (S,).
 
-        A modulation that goes on with a texture (T,) has the painting finished (:mod:`scumble.finish`); with one of larger patches a little
-        of the picture shows through (:data:`SHOWING`). Statistics are what the normalisations used, and the finish's filters; ``frozen``
-        ones replace the measured ones to the share ``freeze``, a number or (S,). They are measured in the window ``inside`` = (top,
-        bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE` (at least one of it each way); by default in all of
-        it. A side below four of them is measured with its margin.
+        A modulation that goes on with a texture (T,) has the painting finished (:mod:`scumble.finish`). Statistics are what the
+        normalisations used, and the finish's filters; ``frozen`` ones replace the measured ones to the share ``freeze``, a number or (S,).
+        They are measured in the window ``inside`` = (top, bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE`
+        (at least one of it each way); by default in all of it. A side below four of them is measured with its margin.
         """
         size = 2 * sum(self.norms)
         net, wanted = np.split(modulation, [self.modulations])
@@ -200,8 +193,6 @@ class Engine:
         cells, used = self.unfinished(pixels, net, given[0], shares[:size], inside)
         if len(wanted):
             planes, filters = finish.finish(cells, guided.guide(pixels), wanted, self, given[1], shares[size:])
-            if finish.patch_of(wanted) == finish.WIDE:
-                planes += np.float32(SHOWING) * (pixels.transpose(2, 0, 1) - planes)
             used = np.concatenate([used, filters])
         else:
             planes = cells.planes

@@ -18,6 +18,7 @@ from scumble.engine import Engine
 from scumble.errors import MissingExtraError, UsageError, in_range, unknown
 from scumble.fusion import METHODS as FUSION_METHODS
 from scumble.fusion import give_back
+from scumble.grain import grained, without_grain
 from scumble.mask import Mask, composite
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import REFERENCE, Blend, Style, at_reference, is_name, pictures_in, toward
@@ -80,6 +81,7 @@ class Stylizer:
         style_scale: float | None = None,
         style_fit: str = "own",
         keep_color: float = 0.0,
+        grain: float = 1.0,
         mask: Mask | Sequence[Mask] | None = None,
         quality: str = "good",
         steps: int | None = None,
@@ -102,6 +104,7 @@ class Stylizer:
             style_fit: the style's pictures in their ``own`` shape, or each in that of the ``content`` (``stretch``), as where both are
                 squeezed to one size before they are compared.
             keep_color: 0 takes the style's colours, 1 keeps the content's (in OKLab: only lightness is painted).
+            grain: strokes for what is flat: 1 gives it the noise that photographs have before it is painted, 0 none, up to 4 more.
             mask: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
                 nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
@@ -121,8 +124,8 @@ class Stylizer:
             MissingExtraError: refinement without PyTorch.
         """
         brush = self.brush(
-            strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, quality=quality, steps=steps, encoder=encoder,
-            detail=detail or "content", statistics=statistics, memory=memory, progress=progress, preview=preview,
+            strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, grain=grain, quality=quality, steps=steps,
+            encoder=encoder, detail=detail or "content", statistics=statistics, memory=memory, progress=progress, preview=preview,
         )  # fmt: skip
         in_range("keep-color", keep_color, 0.0, 1.0)
         if size is not None:
@@ -154,6 +157,7 @@ class Stylizer:
         method: str,
         style_scale: float | None,
         style_fit: str,
+        grain: float,
         quality: str,
         steps: int | None,
         encoder: str,
@@ -167,6 +171,7 @@ class Stylizer:
         in_range("strength", strength, 0.0, 2.0)
         if style_scale is not None:
             in_range("style-scale", style_scale, 0.25, 4.0)
+        in_range("grain", grain, 0.0, 4.0)
         if style_fit not in STYLE_FITS:
             raise UsageError(unknown("style-fit", style_fit, STYLE_FITS))
         if method not in METHODS:
@@ -181,7 +186,7 @@ class Stylizer:
             raise UsageError(unknown("statistics", statistics, tiling.STATISTICS))
         budget = MEMORY if memory is None else memory
         refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
-        return Brush(method, strength, style_scale, style_fit, quality != "draft", detail, statistics, budget, refine)
+        return Brush(method, strength, style_scale, style_fit, grain, quality != "draft", detail, statistics, budget, refine)
 
     def _paint(self, pixels: Array, seen: Seen, brush: Brush) -> Array:
         """Paint at the working size, refine there, come back to the picture's own."""
@@ -201,7 +206,7 @@ class Stylizer:
         if brush.detail == "content":
             return tiling.Layer(small, painted)
         local = tiling.freeze(
-            self.engine, small, seen.style,
+            self.engine, grained(small, brush.grain), seen.style,
             method=brush.method, strength=brush.strength, look=brush.look, statistics=brush.statistics, sweeps=sweeps,
             memory=brush.memory,
         )  # fmt: skip
@@ -209,15 +214,15 @@ class Stylizer:
 
     def painted(self, small: Array, seen: Seen, brush: Brush) -> Array:
         """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
-        style = seen.style
+        style, ground = seen.style, grained(small, brush.grain)
         height, width, _ = small.shape
         needed = height * width * tiling.bytes_a_pixel(brush.method)
-        painted = None if needed > brush.memory else self._in_one_pass(small, style, brush)
+        painted = None if needed > brush.memory else self._in_one_pass(ground, style, brush)
         if painted is None:
             painted = self._in_tiles(
-                small, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
+                ground, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
             )
-        return brush.refine(painted, small, seen)
+        return brush.refine(without_grain(painted, small, ground, brush.strength), small, seen)
 
     def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
         """None if there is not enough memory, after all."""
@@ -286,6 +291,7 @@ class Brush:
     strength: float
     style_scale: float | None
     style_fit: str
+    grain: float
     look: bool
     """Whether what a first painting lacks of the style is looked for."""
     detail: str

@@ -79,6 +79,9 @@ def stylize(
         typer.Option(metavar="own|stretch", help="The style's picture in its own shape, or stretched to that of the input first."),
     ] = None,
     keep_color: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the input's colours stays.")] = None,
+    grain: Annotated[
+        float | None, typer.Option(metavar="0..4", help="Strokes for what is flat: 1 as a photograph's noise makes them, 0 none.")
+    ] = None,
     mask: Annotated[
         list[Path] | None,
         typer.Option(metavar="M.png", help="White is painted, black stays. Repeated: one for each style, or all with one style."),
@@ -137,8 +140,8 @@ def stylize(
     masks = tuple(os.fspath(m) for m in mask or ())
     settings: dict[str, Any] = {
         "strength": strength, "method": method, "style_scale": style_scale, "style_fit": style_fit, "keep_color": keep_color,
-        "quality": quality, "steps": steps, "encoder": encoder, "size": size, "feather": feather, "invert_mask": invert_mask,
-        "detail": detail, "statistics": statistics, "memory": memory,
+        "grain": grain, "quality": quality, "steps": steps, "encoder": encoder, "size": size, "feather": feather,
+        "invert_mask": invert_mask, "detail": detail, "statistics": statistics, "memory": memory,
         "device": device, "threads": threads, "max_pixels": max_pixels,
     }  # fmt: skip
     request = Request(styles, masks, settings)

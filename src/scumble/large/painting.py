@@ -116,10 +116,8 @@ def paint(
         raise UsageError(f"there must be one style, or one for each mask; got {len(styles)} styles and {len(masks)} masks")
     picture = Source(source, max_pixels=max_pixels, size=size)
     format = checked_format(Path(target), picture.height, picture.width)
-    wanted = {
-        k: given[k]
-        for k in ("strength", "method", "style_scale", "style_fit", "quality", "steps", "encoder", "statistics", "progress", "preview")
-    }
+    apart = ("keep_color", "size", "mask", "detail", "memory")
+    wanted = {k: v for k, v in given.items() if k not in apart}
     brush = painter.brush(**wanted, detail=given["detail"] or "painted", memory=max(1, budget - PROCESS))
     job = _Job(painter, picture, brush, keep, [_fitted(m, picture, feather, invert_mask) for m in masks])
 

@@ -59,6 +59,11 @@ class Options(BaseModel):
         json_schema_extra={"enum": list[Any](STYLE_FITS)},
     )
     keep_color: float = Field(_DEFAULTS["keep_color"], description="How much of the input's colours stays.", json_schema_extra=_known(0, 1))
+    grain: float = Field(
+        _DEFAULTS["grain"],
+        description="Strokes for what is flat: 1 as a photograph's noise makes them, 0 none.",
+        json_schema_extra=_known(0, 4),
+    )
     quality: str = Field(
         _DEFAULTS["quality"],
         description="draft is one pass, good a second after a look at it; fine and best go on to optimise.",

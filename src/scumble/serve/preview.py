@@ -19,6 +19,7 @@ from PIL import Image
 from scumble import cascade, tiling
 from scumble.color import keep_chroma, rgb_to_oklab
 from scumble.fusion import give_back
+from scumble.grain import grained, without_grain
 from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.serve.limits import Cache, Upload
@@ -129,23 +130,26 @@ class Previewer:
     def prepare(self, kept: Kept, settings: Mapping[str, Any]) -> None:
         """Measure the content's own statistics, which the first move of the strength would have to wait for."""
         place = self._place(kept, settings)
-        pixels = self._pixels(place, kept)
-        self._derived.get((*place, "own"), lambda: self._own(pixels))
+        ground = self._ground(place, self._pixels(place, kept))
+        self._derived.get((*place, "own"), lambda: self._own(ground))
 
     def gallery(self, content: Picture, named: Mapping[str, Array], side: int) -> Iterator[tuple[str, Picture]]:
         """``content`` with each of the modulations in ``named``, the longer side ``side`` pixels, one by one."""
         painted_at = fitted(content, round(side * FINER))
-        shown = fitted(content, side)
+        ground, shown = grained(painted_at.pixels), fitted(content, side)
         for name, modulation in named.items():
-            painted, _ = self.painter.engine.paint(painted_at.pixels, modulation)
+            painted, _ = self.painter.engine.paint(ground, modulation)
             yield name, shown.with_pixels(_resized_quickly(painted, *shown.size))
 
     def _place(self, kept: Kept, settings: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What names all that is derived from a content: the picture, and (height, width) at which it is painted, last."""
-        return kept.key, *_content(kept, settings).size, *self.working_size(kept, settings)
+        """What names all that is derived from a content: the picture, its size, its grain, and (height, width) at which it is painted."""
+        return kept.key, *_content(kept, settings).size, settings["grain"], *self.working_size(kept, settings)
 
     def _pixels(self, place: tuple[Any, ...], kept: Kept) -> Array:
         return self._derived.get((*place, "content"), lambda: resize(kept.base.pixels, *place[-2:]))
+
+    def _ground(self, place: tuple[Any, ...], pixels: Array) -> Array:
+        return self._derived.get((*place, "ground"), lambda: grained(pixels, place[3]))
 
     def _painted(self, place: tuple[Any, ...], kept: Kept, content: Picture, style: Style, settings: Mapping[str, Any]) -> Array:
         """The content painted at the working size and brought to its own; where that is larger, as :class:`~scumble.tiling.Layer`."""
@@ -154,7 +158,8 @@ class Previewer:
 
         def paint() -> Array:
             pixels = self._pixels(place, kept)
-            painted = self._pass(place, pixels, style, method, strength, look)
+            ground = self._ground(place, pixels)
+            painted = without_grain(self._pass(place, ground, style, method, strength, look), pixels, ground, strength)
             if size == content.size:
                 return painted
             painted = _resized_quickly(painted, *content.size)
