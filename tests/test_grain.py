@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scumble import Picture, Style, Stylizer
-from scumble.grain import GRAIN, grained, without_grain
+from scumble.grain import GRAIN, grained
 
 
 def noise(height, width, deviation, seed=0):
@@ -55,14 +55,6 @@ def test_any_size_stays_in_range_and_the_same_picture_gets_the_same_grain(height
     assert found.min() >= 0 and found.max() <= 1
     np.testing.assert_array_equal(found, grained(flat.copy(), amount))
     np.testing.assert_array_equal(flat, np.full((height, width, 3), value, np.float32))
-
-
-def test_what_shows_of_the_content_shows_without_it():
-    pixels = np.full((40, 50, 3), 0.5, np.float32)
-    ground = grained(pixels)
-    np.testing.assert_allclose(without_grain(ground, pixels, ground, 0.0), pixels, atol=1e-6)
-    assert without_grain(ground, pixels, ground, 1.0) is ground
-    assert without_grain(pixels, pixels, pixels, 0.5) is pixels
 
 
 @pytest.fixture(scope="module")

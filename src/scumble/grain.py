@@ -34,10 +34,3 @@ def grained(pixels: Array, amount: float = 1.0) -> Array:
     noise *= np.asarray(Image.fromarray(missing).resize(shape, Image.Resampling.BILINEAR))[:height, :width]
     found = pixels + noise[..., None]
     return np.clip(found, 0.0, 1.0, out=found)
-
-
-def without_grain(painted: Array, pixels: Array, ground: Array, strength: float) -> Array:
-    """What shows of the content itself at a ``strength`` below 1 shall be of ``pixels``, and not of their ``ground``, which was painted."""
-    if strength >= 1.0 or ground is pixels:
-        return painted
-    return np.clip(painted + np.float32(1.0 - strength) * (pixels - ground), 0.0, 1.0)

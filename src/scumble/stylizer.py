@@ -18,7 +18,7 @@ from scumble.engine import Engine
 from scumble.errors import MissingExtraError, UsageError, in_range, unknown
 from scumble.fusion import METHODS as FUSION_METHODS
 from scumble.fusion import give_back
-from scumble.grain import grained, without_grain
+from scumble.grain import grained
 from scumble.mask import Mask, composite
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import REFERENCE, Blend, Style, at_reference, is_name, pictures_in, toward
@@ -222,7 +222,8 @@ class Stylizer:
             painted = self._in_tiles(
                 ground, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
             )
-        return brush.refine(without_grain(painted, small, ground, brush.strength), small, seen)
+        painted = give_back(painted, small, ground, brush.strength)  # what shows of the content shows without grain
+        return brush.refine(painted, small, seen)
 
     def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
         """None if there is not enough memory, after all."""

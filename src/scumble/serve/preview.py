@@ -19,7 +19,7 @@ from PIL import Image
 from scumble import cascade, tiling
 from scumble.color import keep_chroma, rgb_to_oklab
 from scumble.fusion import give_back
-from scumble.grain import grained, without_grain
+from scumble.grain import grained
 from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.serve.limits import Cache, Upload
@@ -159,7 +159,7 @@ class Previewer:
         def paint() -> Array:
             pixels = self._pixels(place, kept)
             ground = self._ground(place, pixels)
-            painted = without_grain(self._pass(place, ground, style, method, strength, look), pixels, ground, strength)
+            painted = give_back(self._pass(place, ground, style, method, strength, look), pixels, ground, strength)
             if size == content.size:
                 return painted
             painted = _resized_quickly(painted, *content.size)
