@@ -132,7 +132,7 @@ class TestSteady:
         np.testing.assert_allclose(kept, other + (MOST * ANCHORED) ** 2 * (one - other), atol=5e-5)
 
     def test_what_was_around_something_that_moved_on_does_not_stay(self):
-        """A rim on a ground that stands still goes with what it is around, of which ever less would be seen for seconds; strokes do stay."""
+        """A rim on a ground that stands still goes with what it is around, ; strokes do stay."""
         unmoved = Movement(np.zeros((64, 96, 2), np.float32), np.ones((64, 96), np.float32))
         still, one, other = Past(unmoved, unmoved, False), strokes(64, 96) / 4, strokes(64, 96)[::-1] / 4
         rim = one.copy()

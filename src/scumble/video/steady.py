@@ -252,12 +252,13 @@ def _take_back(share: Floats, painted: Floats, before: Floats, flow: Floats) -> 
     cv2 = load_cv2()
     height, width = share.shape
     size = max(1, width // 4), max(1, height // 4)
-    moves = _squared(cv2.resize(flow, size, interpolation=cv2.INTER_NEAREST)) > 1e-4
+    moves = (_squared(cv2.resize(flow, size, interpolation=cv2.INTER_NEAREST)) > 1e-4).astype(np.uint8)
+    moves = cv2.erode(moves, np.ones((3, 3), np.uint8))  # at the edge of what stands still, smooth flow is small and means nothing
     if moves.all():
         return
     apart = cv2.blur(cv2.resize(cv2.subtract(painted, before), size, interpolation=cv2.INTER_AREA), (4, 4))
     alike = np.exp(np.einsum("ijk,ijk->ij", apart, apart) * np.float32(-1 / 3 / REPAINTED**2))
-    alike[moves] = 1.0
+    alike[moves > 0] = 1.0
     share *= cv2.resize(alike, (width, height))
 
 
