@@ -105,7 +105,7 @@ def test_films(client, tmp_path, brushwork):
     for options, sentence in (
         ({"quality": "best"}, "one pass"),
         ({"style_fit": "stretch"}, "in its own shape"),
-        ({"grain": 1.0}, "without grain"),
+        ({"grain": 5}, "grain must be between 0 and 4; got 5"),
         ({"steady": 1.5}, "steady must be between 0 and 1; got 1.5"),
     ):
         with pytest.raises(ServiceError, match=sentence):

@@ -78,10 +78,21 @@ class TestShots:
     @pytest.mark.parametrize("strength", [0.4, 1.3])
     @pytest.mark.parametrize("method", ["generator", "adain"])
     def test_the_first_frame_is_the_stylizers_draft(self, method, strength, stylizer, styles):
-        shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method, strength=strength, keep_color=0.4)
-        content = Picture.from_array(picture(0))
-        expected = stylizer(content, styles[0], method=method, strength=strength, keep_color=0.4, quality="draft")
-        np.testing.assert_allclose(shots(self.content(), 0.0, "cut"), expected.pixels, atol=2e-4)
+        settings = {"method": method, "strength": strength, "keep_color": 0.4, "grain": 1.0}
+        shots, drawing = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), **settings), self.content()
+        drawing[: H // 2] = 0.5
+        expected = stylizer(Picture.from_array(drawing), styles[0], quality="draft", **settings)
+        np.testing.assert_allclose(shots(drawing, 0.0, "cut"), expected.pixels, atol=2e-4)
+
+    def test_strokes_of_grain_stand_still_and_are_for_who_asks(self, stylizer, styles):
+        frames = [np.full((96, 160, 3), 0.5, np.float32) for _ in range(2)]
+        for k, frame in enumerate(frames):
+            frame[40:60, 20 + 8 * k : 40 + 8 * k] = 0.1
+        for grain in (0.0, 1.0):
+            shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), grain=grain)
+            first, second = (shots(frame, k / 25, "none" if k else "cut")[8:88, 100:150].mean(2) for k, frame in enumerate(frames))
+            assert (first.std() > 0.02) == (grain > 0)
+        assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.9
 
     @pytest.mark.parametrize("method", ["generator", "wct"])
     def test_drift_is_followed_gently(self, method, stylizer, styles):

@@ -68,6 +68,12 @@ def video(
         typer.Option(metavar="0.25..4", help="Width of the brush relative to the frame. Default: the brush's own, in pixels."),
     ] = None,
     keep_color: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the input's colours stays.")] = None,
+    grain: Annotated[
+        float | None,
+        typer.Option(
+            metavar="0..4", help="Strokes for what is flat, which stand still: for drawings, and cameras that do so, too. Default: 0."
+        ),
+    ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="METHOD", help="generator (one pass), or how features are fused: linear, adain, wct, ot.")
     ] = None,
@@ -127,8 +133,9 @@ def video(
     styles = _styles(style, blend, painter)
     more = {"rate": parse_rate(fps)} if fps is not None else {}
     settings: dict[str, Any] = {
-        "strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "steady": steady, "size": size,
-        "memory": memory, "max_pixels": max_pixels, "codec": codec, "crf": crf, "overwrite": overwrite, "resume": resume, **more,
+        "strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "grain": grain, "steady": steady,
+        "size": size, "memory": memory, "max_pixels": max_pixels, "codec": codec, "crf": crf, "overwrite": overwrite, "resume": resume,
+        **more,
     }  # fmt: skip
     target = standard_output() if output == STDIO else output
     with _Watch(quiet=quiet or as_json).running() as watch:

@@ -183,6 +183,7 @@ class Jobs:
         name = f"result.{order.format or 'mp4'}"
         folder, settings = self.store.path(run.job.id), self.service.complete(order.settings)
         taken = {k: v for k, v in settings.items() if k in ("strength", "method", "style_scale", "keep_color", "size")}
+        taken["grain"] = order.settings.get("grain", 0.0)  # the default of stills is not that of films
 
         def progress(done: int, total: int | None) -> None:
             if self._tell(run, done, total, None) and self.store.used() - run.job.bytes + _size(folder) > self.settings.disk:

@@ -61,7 +61,7 @@ class Options(BaseModel):
     keep_color: float = Field(_DEFAULTS["keep_color"], description="How much of the input's colours stays.", json_schema_extra=_known(0, 1))
     grain: float = Field(
         _DEFAULTS["grain"],
-        description="Strokes for what is flat: 1 as a photograph's noise makes them, 0 none.",
+        description="Strokes for what is flat: 1 as a photograph's noise makes them, 0 none, as is usual for films.",
         json_schema_extra=_known(0, 4),
     )
     quality: str = Field(

@@ -302,8 +302,6 @@ def _check_film(service: PaintService, order: Order) -> None:
         raise UsageError("films are painted in one pass; leave out quality and steps")
     if service.complete(order.settings)["style_fit"] != "own":
         raise UsageError("a film takes its style in its own shape; leave out style_fit")
-    if order.settings.get("grain", 0.0) > 0:
-        raise UsageError("films are painted without grain, which would stand still in them; leave it out")
     if order.steady is not None:
         in_range("steady", order.steady, 0.0, 1.0)
 

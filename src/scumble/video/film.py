@@ -79,6 +79,7 @@ def film(
     method: str = "generator",
     style_scale: float | None = None,
     keep_color: float = 0.0,
+    grain: float = 0.0,
     steady: float | None = None,
     hold: bool = True,
     size: int | None = None,
@@ -102,6 +103,7 @@ def film(
         target: a film, an animation, numbered pictures, or a stream that takes raw RGB.
         stylizer: the nets; None loads them, to be run by :func:`painting_threads`.
         strength, method, style_scale, keep_color, size: as in :meth:`scumble.stylizer.Stylizer.__call__`; frames are drafts.
+        grain: strokes for what is flat, as there. 0 by default, because they stand still: for drawings and cameras that do so, too.
         memory: bytes that a net may take for a frame; what would take more is painted in tiles. None is 2.5 GB. Of a run that is resumed
             it must be the same.
         steady: how much of each frame is taken from those before, along the movement in the film: 0 (nothing) to 1.
@@ -143,8 +145,14 @@ def film(
     painter = stylizer or Stylizer(threads=painting_threads())
     given = [*style] if isinstance(style, Sequence) and not isinstance(style, str) else [(None, style)]
     timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in given])  # pyright: ignore[reportArgumentType]
-    settings: dict[str, Any] = {"strength": strength, "method": method, "style_scale": style_scale, "keep_color": keep_color, "hold": hold}
-    settings["memory"] = MEMORY if memory is None else memory
+    settings: dict[str, Any] = {
+        "strength": strength,
+        "method": method,
+        "style_scale": style_scale,
+        "keep_color": keep_color,
+        "grain": grain,
+    }
+    settings["hold"], settings["memory"] = hold, MEMORY if memory is None else memory
     identity = _identity(reader.clip, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
     writer = _open_writer(target, reader, encoding, overwrite=overwrite, identity=identity, resume=resume)
     try:

@@ -22,7 +22,8 @@ from scumble import cascade, finish, tiling
 from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
 from scumble.errors import UsageError, in_range, unknown
-from scumble.fusion import AffineMap
+from scumble.fusion import AffineMap, give_back
+from scumble.grain import grained
 from scumble.style import REFERENCE, Style, toward
 from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, resize, working_scale
 from scumble.video.frames import Bytes, Floats
@@ -163,6 +164,7 @@ class ShotPainter:
         stylizer: whose nets are used.
         timeline: the styles.
         strength, method, style_scale, keep_color: as in :meth:`scumble.stylizer.Stylizer.__call__`.
+        grain: the same, but the default is 0: the noise is the same in every frame, so its strokes stand still.
         hold: False measures every frame anew, as painting them one by one does: there to compare with.
         memory: bytes that a net may take for a frame. What would take more is measured on the reduced frame and painted in tiles.
 
@@ -178,17 +180,19 @@ class ShotPainter:
         method: str = "generator",
         style_scale: float | None = None,
         keep_color: float = 0.0,
+        grain: float = 0.0,
         hold: bool = True,
         memory: float = MEMORY,
     ) -> None:
         in_range("strength", strength, 0.0, 2.0)
         in_range("keep-color", keep_color, 0.0, 1.0)
+        in_range("grain", grain, 0.0, 4.0)
         if style_scale is not None:
             in_range("style-scale", style_scale, 0.25, 4.0)
         if method not in METHODS:
             raise UsageError(unknown("method", method, METHODS))
         self.engine, self.timeline, self.hold = stylizer.engine, timeline, hold
-        self.strength, self.method, self.style_scale, self.keep_color = strength, method, style_scale, keep_color
+        self.strength, self.method, self.style_scale, self.keep_color, self.grain = strength, method, style_scale, keep_color, grain
         self._memory, self._limit = memory, tiling.Limit()
         self._modulations = [s.modulation(self.engine, strength) for _, s in timeline.keys] if method == "generator" else []
         self._shot: Snapshot = {}
@@ -208,7 +212,8 @@ class ShotPainter:
         height, width, _ = pixels.shape
         factor = working_scale(height, width, self.style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
-        painted = self._paint(small, seconds, drift=change == "drift")
+        ground = grained(small, self.grain)
+        painted = give_back(self._paint(ground, seconds, drift=change == "drift"), small, ground, self.strength)
         if small is not pixels:
             painted = resize(painted, height, width)
             if factor < 1.0:  # as the stylizer does: the content's own finest detail, which the smaller picture could not hold
