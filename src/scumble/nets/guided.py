@@ -18,7 +18,7 @@ class Fit:
     """By how much paintings of a content (N, 3, H, W) are changed where they are fitted to it."""
 
     def __init__(self, content: Tensor) -> None:
-        g = _precise(guide(content))
+        g = guide(content).double()
         upper = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
         mean = _means(g)
         squares = _means(torch.stack([g[:, i] * g[:, j] for i, j in upper], 1)).unbind(1)
@@ -27,7 +27,7 @@ class Fit:
 
     def __call__(self, coarse: Tensor, scale: int, times: int = 1) -> Tensor:
         """Of the means of cells (N, 3, h, w), fitted so many ``times``; enlarged bilinearly by ``scale``."""
-        before, g, mean = _precise(coarse), self._guide, self._mean
+        before, g, mean = coarse.double(), self._guide, self._mean
         p = before
         for _ in range(times):
             p_mean = _means(p)
@@ -36,8 +36,9 @@ class Fit:
 
 
 def _means(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, 2 * WINDOW + 1, stride=1, padding=WINDOW, count_include_pad=False)
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x if torch.onnx.is_in_onnx_export() else x.double()  # ONNX Runtime pools in single precision alone
+    """Of windows, as far as there is anything: by matrices, as ONNX Runtime pools in single precision alone, in which two colours have no
+    inverse.
+    """
+    near = [(at[:, None] - at).abs() <= WINDOW for at in (torch.arange(n, device=x.device) for n in x.shape[2:])]
+    rows, columns = (band.to(x.dtype) / band.sum(1, keepdim=True) for band in near)
+    return rows @ x @ columns.T
