@@ -57,6 +57,18 @@ def test_any_size_stays_in_range_and_the_same_picture_gets_the_same_grain(height
     np.testing.assert_array_equal(flat, np.full((height, width, 3), value, np.float32))
 
 
+@pytest.mark.parametrize("size", [(256, 320), (70, 49), (9, 400)])
+def test_pytorch_grains_alike(size):
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'scumble[torch]'")
+    from scumble.nets.grain import Grain
+
+    for pixels in (product(*size), noise(*size, GRAIN / 2), noise(*size, 3 * GRAIN)):
+        found = Grain(1.5)(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None])
+        np.testing.assert_allclose(
+            found[0].permute(1, 2, 0).numpy(), grained(pixels, 1.5), atol=2e-4
+        )  # roots, of variances in single precision
+
+
 @pytest.fixture(scope="module")
 def painter():
     return Stylizer("cpu", threads=1)

@@ -8,6 +8,8 @@ before it is painted, as painters prime a canvas.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +20,10 @@ Array = NDArray[np.float32]
 
 GRAIN = 4 / 255
 """Standard deviation."""
+
+SIDES = (181, 191)
+"""Noise is the sum of two squares of so many pixels a side, each repeated: together they repeat after 34 571 pixels. It is the same at
+the same place of any picture, and small enough to go into a graph (:mod:`scumble.train.export`) that paints the same pixels."""
 
 
 def grained(pixels: Array, amount: float = 1.0) -> Array:
@@ -30,7 +36,17 @@ def grained(pixels: Array, amount: float = 1.0) -> Array:
         return pixels
     height, width, _ = pixels.shape
     shape = guided.CELL * missing.shape[1], guided.CELL * missing.shape[0]
-    noise = np.random.default_rng(0).standard_normal((height, width), np.float32)
-    noise *= np.asarray(Image.fromarray(missing).resize(shape, Image.Resampling.BILINEAR))[:height, :width]
+    noise = np.asarray(Image.fromarray(missing).resize(shape, Image.Resampling.BILINEAR))[:height, :width]
+    noise = noise * sum(square[np.ix_(np.arange(height) % len(square), np.arange(width) % len(square))] for square in squares())
     found = pixels + noise[..., None]
     return np.clip(found, 0.0, 1.0, out=found)
+
+
+@lru_cache(maxsize=1)
+def squares() -> tuple[Array, ...]:
+    """Of :data:`SIDES`: numbers of half precision, of variance 1 in sum."""
+    rng = np.random.default_rng(0)
+    found = tuple((rng.standard_normal((n, n)) * 0.5**0.5).astype(np.float16).astype(np.float32) for n in SIDES)
+    for square in found:
+        square.flags.writeable = False
+    return found

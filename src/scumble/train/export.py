@@ -23,6 +23,7 @@ from scumble.nets.decoder import Decoder
 from scumble.nets.eye import LEVELS, WIDTHS, Eye
 from scumble.nets.finish import finish, of_texture
 from scumble.nets.generator import MARGIN, MULTIPLE, RING, Generator
+from scumble.nets.grain import Grain
 from scumble.nets.sight import Sight
 from scumble.style import Style
 from scumble.weights import FOLDER, sha256
@@ -59,11 +60,11 @@ def _mirrored(x: Tensor, axis: int, before: int, after: int) -> Tensor:
 
 
 class _SelfContained(nn.Module):
-    """Generator, padding, finish and clipping in one graph; with a modulation at hand the style is folded in."""
+    """Grain, padding, generator, finish and clipping in one graph; with a modulation at hand the style is folded in."""
 
-    def __init__(self, generator: Generator, modulation: Tensor | None) -> None:
+    def __init__(self, generator: Generator, modulation: Tensor | None, grain: float) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator, self.grain = generator, Grain(grain) if grain > 0 else nn.Identity()
         self.modulation, self.texture = (None, None) if modulation is None else modulation.tensor_split([generator.modulations], 1)
 
     def forward(self, content: Tensor, style: Tensor | None = None, texture: Tensor | None = None) -> Tensor:
@@ -73,6 +74,7 @@ class _SelfContained(nn.Module):
             modulation = self.generator.modulation(style)
         else:
             texture = self.texture
+        content = self.grain(content)
         height, width = content.shape[2], content.shape[3]
         below, right = -(height + 2 * MARGIN) % MULTIPLE, -(width + 2 * MARGIN) % MULTIPLE
         m = MARGIN + RING
@@ -111,12 +113,13 @@ def generator_id(path: Path = FOLDER / "generator.safetensors") -> str:
     return digest.hexdigest()[:16]
 
 
-def export_self_contained(path: Path, style: Style | None = None) -> float:
+def export_self_contained(path: Path, style: Style | None = None, grain: float = 1.0) -> float:
     """One ONNX file that needs nothing of this library: pixels in, painted pixels out; checked against PyTorch.
 
     Input ``content`` (1, 3, H, W) in [0, 1], at least 128 pixels each way; output ``painted`` of the same size. Without ``style`` there
     are two more, ``style`` (1, 736), a :class:`~scumble.style.Style`'s ``vector``, and ``texture`` (1, 480), its texture of
-    :func:`~scumble.finish.narrow` patches; with it the style is folded in.
+    :func:`~scumble.finish.narrow` patches; with it the style is folded in. What is flat gets ``grain`` in [0, 4], as in
+    :class:`~scumble.stylizer.Stylizer`, and the painting is a draft of that.
     Returns the largest difference between ONNX Runtime and PyTorch, at a size the export did not see; a ScumbleError if it
     is over 1e-3 (of 1), in which case nothing is written.
     """
@@ -125,7 +128,7 @@ def export_self_contained(path: Path, style: Style | None = None) -> float:
 
     generator = load_generator()
     vector = torch.rand(1, generator.shape.style)
-    net = _SelfContained(generator, None if style is None else torch.from_numpy(style.modulation(Engine("cpu")))[None]).eval()
+    net = _SelfContained(generator, None if style is None else torch.from_numpy(style.modulation(Engine("cpu")))[None], grain).eval()
     any_texture = torch.from_numpy(narrow(texture(np.random.rand(64, 64, 3).astype(np.float32))))[None]
     with_style = () if style is not None else (vector, any_texture)
     part = path.with_name(f".{path.name}.part")
@@ -133,6 +136,7 @@ def export_self_contained(path: Path, style: Style | None = None) -> float:
     try:
         _onnx(net, (torch.rand(1, 3, 136, 144), *with_style), part, names, ["painted"], ["content", "painted"])
         content = torch.rand(1, 3, 217, 191)
+        content[..., :96] = 0.5  # flat
         with torch.no_grad():
             expected = net(content, *with_style).numpy()
         session = ort.InferenceSession(os.fspath(part), providers=["CPUExecutionProvider"])
