@@ -30,8 +30,7 @@ def grained(pixels: Array, amount: float = 1.0) -> Array:
     """(H, W, 3) in [0, 1] -> the same with white noise where its colours deviate by less than ``amount`` times :data:`GRAIN` from the
     mean of the 16 x 16 pixels around.
     """
-    own = (guided.guide(pixels * pixels) - guided.guide(pixels) ** 2).mean(0)
-    missing = np.sqrt(np.maximum(np.float32(amount * GRAIN) ** 2 - own, 0))
+    missing = np.sqrt(np.maximum(np.float32(amount * GRAIN) ** 2 - variances(pixels), 0))
     if not missing.any():
         return pixels
     height, width, _ = pixels.shape
@@ -40,6 +39,12 @@ def grained(pixels: Array, amount: float = 1.0) -> Array:
     noise = noise * sum(square[np.ix_(np.arange(height) % len(square), np.arange(width) % len(square))] for square in squares())
     found = pixels + noise[..., None]
     return np.clip(found, 0.0, 1.0, out=found)
+
+
+def variances(pixels: Array) -> Array:
+    """Of (H, W, 3) in each of its cells of 16 x 16 pixels, the mean of its colours': (⌈H/16⌉, ⌈W/16⌉)."""
+    found: Array = (guided.guide(pixels * pixels) - guided.guide(pixels) ** 2).mean(0)
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,7 @@ from scumble.grain import grained
 from scumble.mask import Mask, composite
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import REFERENCE, Blend, Style, at_reference, is_name, pictures_in, toward
+from scumble.subject import subject
 
 log = logging.getLogger(__name__)
 
@@ -205,29 +206,29 @@ class Stylizer:
         painted = self.painted(small, seen, brush)
         if brush.detail == "content":
             return tiling.Layer(small, painted)
-        local = tiling.freeze(
-            self.engine, grained(small, brush.grain), seen.style,
-            method=brush.method, strength=brush.strength, look=brush.look, statistics=brush.statistics, sweeps=sweeps,
-            memory=brush.memory,
-        )  # fmt: skip
+        ground = grained(small, brush.grain)
+        local = self._frozen(_shown(small, ground, brush), ground, seen.style, brush, brush.memory, sweeps)
         return tiling.Layer(small, painted, local)
 
     def painted(self, small: Array, seen: Seen, brush: Brush) -> Array:
         """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
         style, ground = seen.style, grained(small, brush.grain)
+        shown = _shown(small, ground, brush)
         height, width, _ = small.shape
         needed = height * width * tiling.bytes_a_pixel(brush.method)
-        painted = None if needed > brush.memory else self._in_one_pass(ground, style, brush)
+        painted = None if needed > brush.memory else self._in_one_pass(ground, shown, style, brush)
         if painted is None:
             painted = self._in_tiles(
-                ground, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
+                ground, shown, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
             )
         painted = give_back(painted, small, ground, brush.strength)  # what shows of the content shows without grain
         return brush.refine(painted, small, seen)
 
-    def _in_one_pass(self, small: Array, style: Style, brush: Brush) -> Array | None:
+    def _in_one_pass(self, small: Array, shown: Array, style: Style, brush: Brush) -> Array | None:
         """None if there is not enough memory, after all."""
         try:
+            if shown is not small:
+                return self._frozen(shown, small, style, brush, brush.memory).paint(small)
             painted = self._pass(small, style, brush, brush.strength)
             if brush.strength < 1:
                 painted = give_back(painted, small, self._pass(small, style, brush, 0.0), brush.strength)
@@ -238,17 +239,29 @@ class Stylizer:
             return None
         return painted
 
-    def _in_tiles(self, small: Array, style: Style, brush: Brush, memory: float) -> Array:
-        height, width, _ = small.shape
+    def _in_tiles(self, small: Array, shown: Array, style: Style, brush: Brush, memory: float) -> Array:
+        height, width, _ = shown.shape
         most = min((LARGEST * REFERENCE) ** 2, memory / tiling.bytes_a_pixel(brush.method))
         shrink = min(1.0, (most / (height * width)) ** 0.5)
-        thumbnail = resize(small, max(1, round(height * shrink)), max(1, round(width * shrink)))
-        local = tiling.freeze(
+        thumbnail = resize(shown, max(1, round(height * shrink)), max(1, round(width * shrink)))
+        local = self._frozen(thumbnail, small, style, brush, memory)
+        return tiling.paint(local, small, local.side_within(memory))
+
+    def _frozen(
+        self,
+        thumbnail: Array,
+        small: Array,
+        style: Style,
+        brush: Brush,
+        memory: float,
+        sweeps: Callable[[int], tiling.Sweep] | None = None,
+    ) -> tiling.Local:
+        """With statistics of ``thumbnail``; exact ones are of ``small``, or of what ``sweeps`` go over."""
+        return tiling.freeze(
             self.engine, thumbnail, style,
             method=brush.method, strength=brush.strength, look=brush.look, statistics=brush.statistics,
-            sweeps=lambda tile: tiling.sweep_over(small, tile, tiling.reach(brush.method)), memory=memory,
+            sweeps=sweeps or (lambda tile: tiling.sweep_over(small, tile, tiling.reach(brush.method))), memory=memory,
         )  # fmt: skip
-        return tiling.paint(local, small, local.side_within(memory))
 
     def _pass(self, pixels: Array, style: Style, brush: Brush, strength: float) -> Array:
         """Painted as the nets give it, after a look where the brush wants that."""
@@ -260,6 +273,12 @@ class Stylizer:
             own = Style.of_pixels(pixels, self.engine).modulation(self.engine, wide=brush.look)
             modulation = toward(own, modulation, strength)
         return self.engine.paint(pixels, modulation)[0]
+
+
+def _shown(small: Array, ground: Array, brush: Brush) -> Array:
+    """What statistics are taken of: ``ground``, which is ``small`` with grain, or its subject; ``exact`` ones are those of all pixels."""
+    window = subject(small) if brush.statistics == "thumbnail" else None
+    return ground if window is None else ground[window.slices]
 
 
 def working_scale(height: float, width: float, style_scale: float | None) -> float:

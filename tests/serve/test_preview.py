@@ -74,6 +74,15 @@ def test_it_is_what_will_be_painted_reduced(service, pictures, which, settings):
     assert difference < 0.02
 
 
+@pytest.mark.parametrize("settings", [{}, {"strength": 0.4, "quality": "draft"}, {"method": "wct"}], ids=str)
+def test_it_is_what_a_product_on_a_ground_of_one_colour_will_be(service, settings):
+    product = np.ones((700, 900, 3), np.float32)
+    product[200:480, 300:620] = blots(280, 320).pixels
+    similarity, difference = beside(service, service.keep(Picture.from_array(product)), settings)
+    assert similarity > 0.95
+    assert difference < 0.02
+
+
 @pytest.mark.parametrize("strength", [0.3, 1.0, 1.5])
 @pytest.mark.parametrize("method", ["linear", "adain", "wct", "ot"])
 def test_it_is_what_fusion_will_paint(service, pictures, method, strength):

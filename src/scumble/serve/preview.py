@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from scumble.serve.limits import Cache, Upload
 from scumble.serve.pace import Pace
 from scumble.style import Style, toward
 from scumble.stylizer import MEMORY, Stylizer, resize, working_scale
+from scumble.subject import subject
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
@@ -137,8 +139,10 @@ class Previewer:
         """``content`` with each of the modulations in ``named``, the longer side ``side`` pixels, one by one."""
         painted_at = fitted(content, round(side * FINER))
         ground, shown = grained(painted_at.pixels), fitted(content, side)
+        window, paint = subject(painted_at.pixels), self.painter.engine.paint
         for name, modulation in named.items():
-            painted, _ = self.painter.engine.paint(ground, modulation)
+            measured = None if window is None else paint(ground[window.slices], modulation)[1]
+            painted, _ = paint(ground, modulation, measured)
             yield name, shown.with_pixels(_resized_quickly(painted, *shown.size))
 
     def _place(self, kept: Kept, settings: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -159,7 +163,16 @@ class Previewer:
         def paint() -> Array:
             pixels = self._pixels(place, kept)
             ground = self._ground(place, pixels)
-            painted = give_back(self._pass(place, ground, style, method, strength, look), pixels, ground, strength)
+            window = subject(pixels)
+            if window is None:
+                painted = self._pass(place, ground, style, method, strength, look)
+            else:
+                local = tiling.freeze(
+                    self.painter.engine, ground[window.slices], style,
+                    method=method, strength=strength, look=look, sweeps=partial(tiling.sweep_over, ground), memory=self.memory,
+                )  # fmt: skip
+                painted = self._timed(_kind(method), ground, lambda: local.paint(ground))
+            painted = give_back(painted, pixels, ground, strength)
             if size == content.size:
                 return painted
             painted = _resized_quickly(painted, *content.size)
