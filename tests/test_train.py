@@ -355,7 +355,7 @@ def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grain", [0.0, 1.0])
 def test_what_is_exported_paints_as_drafts_are(grain: float, tmp_path: Path) -> None:
-    """Also a product on white, but that it is not set apart there: two colours have no inverse in single precision, and the fit to the photograph blotted it."""
+    """Also a product on white, of the whole page's statistics: two colours have no inverse in single precision, and it was blotted."""
     import onnxruntime as ort
 
     product = np.ones((256, 320, 3), np.float32)
