@@ -317,13 +317,24 @@ def test_quality_and_subsampling():
     assert pil(picture.encode("JPEG", quality=89)).layer[0][1:3] == (2, 2)
 
 
-def test_first_frame_of_an_animation():
+def test_first_frame_of_an_animation(caplog):
     first, second = Image.fromarray(smooth()).quantize(16), Image.new("RGB", (32, 24), "red")
     for format in ("GIF", "WEBP", "TIFF", "PNG"):
         data = file_of(
             first.convert("RGB"), format, save_all=True, append_images=[second], **({"lossless": True} if format == "WEBP" else {})
         )
+        caplog.clear()
         assert differs(Picture.open(data).to_array(), first.convert("RGB")) <= (24 if format == "GIF" else 0)
+        assert ("scumble video" in caplog.text) == (format != "TIFF")
+    caplog.clear()
+    Picture.open(file_of(first.convert("RGB"), "PNG"))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("head", [b"\0\0\0\x18ftypisom\0\0\0\0isommp42", b"\x1a\x45\xdf\xa3\x01\0\0\0", b"RIFF\0\0\0\0AVI LIST"])
+def test_a_film_is_told_where_to_go(head):
+    with pytest.raises(InputError, match=r"is a film; for films: scumble video$"):
+        Picture.open(head + bytes(100))
 
 
 def test_formats_are_told_by_content_and_named_by_suffix(tmp_path):
@@ -346,7 +357,8 @@ def test_formats_are_told_by_content_and_named_by_suffix(tmp_path):
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bits_are_read_by_other_libraries(channels, format):
     imagecodecs, tifffile = pytest.importorskip("imagecodecs"), pytest.importorskip("tifffile")
-    array = noise(channels=channels, bits=16)
+    # as paintings are, not pixel by pixel
+    array = np.asfortranarray(noise(channels=channels, bits=16))
     data = Picture.from_array(array).encode(format)
     other = imagecodecs.png_decode(data) if format == "PNG" else tifffile.imread(io.BytesIO(data))
     seen = array > -1 if channels % 2 else np.broadcast_to(array[..., -1:] > 0, array.shape)

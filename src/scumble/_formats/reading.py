@@ -51,6 +51,8 @@ def read(stream: BinaryIO, name: str, max_pixels: int) -> Raster:
         else:
             image = _open_lazily(stream, name, format, tags)
             _check_size(name, *image.size, max_pixels)
+            if format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
+                log.warning("%s moves, and its first frame alone is taken; for all of them: scumble video", name)
             if tags is not None:  # else Pillow, before it allocates memory for a TIFF, compares with its own limit
                 image.im = Image.new(image.mode, (int(tags[256]), int(tags[257]))).im
             image.load()
@@ -151,6 +153,8 @@ def _identify(stream: BinaryIO, name: str) -> tuple[str, bytes]:
             return "AVIF", head
         if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
             return "HEIF", head
+    if head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        raise InputError(f"{name} is a film; for films: scumble video")
     raise InputError(f"{name} is not a picture that can be read; allowed: {TITLES}")
 
 

@@ -110,7 +110,7 @@ def _jpeg_xmp(xmp: bytes | None, recipe: str | None) -> bytes:
 def _write_png(samples: Array, metadata: Metadata, recipe: str | None) -> bytes:
     """Pixels by a library, metadata by us: it is the same few chunks for 8 and 16 bits."""
     if samples.dtype == np.uint16:
-        data: bytes = require_deep()[0].png_encode(samples[..., 0] if samples.shape[2] == 1 else samples)
+        data: bytes = require_deep()[0].png_encode(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
     else:
         data = _encoded(_image(samples), "PNG", {})
     chunks: list[tuple[bytes, bytes]] = []
