@@ -208,6 +208,15 @@ def test_preview_is_a_whole_picture_at_any_time(folder):
     assert (folder / "out.png").exists()
 
 
+@pytest.mark.parametrize("name", ["photo.png", "style.png", "./out.png", "other.jpg"])
+def test_a_preview_replaces_nothing(folder, name, capsys):
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    line = ["stylize", "photo.png", "-s", "style.png", "--steps", "2", "--preview", name, "-o", "out.png"]
+    assert run(line) == (1 if name == "other.jpg" else 2)
+    assert ("exists already" if name == "other.jpg" else "which is an input or the output") in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
 def test_plan_names_outputs_after_input_and_style(folder):
     made = {job.source: job.target for job in plan(["photo.png", "sub/x.heic", "-", "noname"], None, ["my style.jpg", A_STYLE])}
     label = f"my-style+{A_STYLE}"

@@ -1,3 +1,4 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -108,9 +109,14 @@ def test_a_device_that_is_not_installed_is_told_with_what_is():
         Engine(absent).eye(noise(4, 4))
 
 
-@pytest.mark.parametrize("threads", [0, -2])
+def test_there_are_no_more_threads_than_cores():
+    assert Engine("cpu", threads=100_000).threads == os.cpu_count()
+    assert Engine("cpu", threads=1).threads == 1
+
+
+@pytest.mark.parametrize("threads", [0, -2, 1.5, "2"])
 def test_threads_must_be_positive(threads):
-    with pytest.raises(UsageError, match=f"threads must be at least 1; got {threads}"):
+    with pytest.raises(UsageError, match=f"threads must be a whole number of at least 1; got {threads!r}"):
         Engine("cpu", threads=threads)
 
 

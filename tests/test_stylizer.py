@@ -270,3 +270,16 @@ def test_refinement_has_the_budget_of_memory(style: Style) -> None:
     assert np.abs(whole - tiled).mean() <= 0.1 / 255
     with pytest.raises(UsageError, match=r"refining 400 x 300 pixels takes \d+ MB at the least; it has 60 MB"):
         painter(content, style, steps=1, memory=60_000_000)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (8, 8), (7, 300), (15, 15)])
+@pytest.mark.parametrize("colour", [(0.8, 0.1, 0.1), (1.0, 1.0, 1.0), (0.1, 0.1, 0.8)])
+def test_next_to_no_pixels_are_painted_in_colours_of_the_style(height, width, colour):
+    """As many of them are: what a net that normalises makes of one pixel by itself was green, or black."""
+    painter = Stylizer("cpu", threads=1)
+    few, many = (
+        painter(Picture.from_array(np.full((*size, 3), colour, np.float32)), "great-wave", grain=0.0, quality="draft").pixels
+        for size in ((height, width), (128, 128))
+    )
+    assert few.shape == (height, width, 3)
+    assert np.abs(few.mean((0, 1)) - many.mean((0, 1))).max() < 0.05

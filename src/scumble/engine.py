@@ -51,7 +51,7 @@ class Engine:
 
     Args:
         device: ``auto`` takes CUDA when the installed ONNX Runtime has it, else the CPU; or one of :data:`DEVICES`.
-        threads: for one net's computation; None leaves it to ONNX Runtime (all cores).
+        threads: for one net's computation, as far as there are cores; None leaves it to ONNX Runtime (all cores).
 
     One engine serves many threads: sessions hold no state between runs.
     """
@@ -59,10 +59,11 @@ class Engine:
     def __init__(self, device: str = "auto", threads: int | None = None) -> None:
         if device != "auto" and device not in DEVICES:
             raise UsageError(unknown("device", device, ["auto", *DEVICES]))
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be at least 1; got {threads}")
+        if threads is not None and (not isinstance(threads, int) or threads < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"threads must be a whole number of at least 1; got {threads!r}")
         self.device = device
-        self.threads = threads
+        # threads wait for each other by spinning: more of them than cores take many times as long, and thousands never end
+        self.threads = None if threads is None else min(threads, os.cpu_count() or threads)
         self.alone = True
         """Whether nothing else wants the processor and the memory. Then threads of a net wait for each other by spinning, which takes a
         third more of the processor's time, and their memory is kept from one picture to the next: the system's clearing of new

@@ -38,6 +38,9 @@ STYLE_FITS = ("own", "stretch")
 LARGEST = 1.5
 """Without a style scale, pictures are painted at their own size up to this many times the reference, larger ones at that:
 above it strokes would get finer and finer until the eye sees none."""
+SMALLEST = 16
+"""Pixels a side. A narrower picture is repeated, mirrored, until it has four times as many: by the statistics of a few pixels anything is
+far from the mean, and a red one was painted black."""
 MEMORY = 2_500_000_000
 """Bytes that a net may take for a picture which is held in memory, unless another budget is given."""
 
@@ -212,6 +215,8 @@ class Stylizer:
 
     def painted(self, small: Array, seen: Seen, brush: Brush) -> Array:
         """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
+        if min(small.shape[:2]) < SMALLEST:
+            return self.painted(_repeated(small), seen, brush)[: len(small), : small.shape[1]]
         style, ground = seen.style, grained(small, brush.grain)
         shown = _shown(small, ground, brush)
         height, width, _ = small.shape
@@ -273,6 +278,12 @@ class Stylizer:
             own = Style.of_pixels(pixels, self.engine).modulation(self.engine, wide=brush.look)
             modulation = toward(own, modulation, strength)
         return self.engine.paint(pixels, modulation)[0]
+
+
+def _repeated(small: Array) -> Array:
+    """Where it is narrower than :data:`SMALLEST`, mirrored on and on."""
+    more = [(0, 4 * SMALLEST - n if n < SMALLEST else 0) for n in small.shape[:2]]
+    return np.pad(small, [*more, (0, 0)], mode="symmetric")
 
 
 def _shown(small: Array, ground: Array, brush: Brush) -> Array:

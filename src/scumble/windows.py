@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -93,7 +94,7 @@ def largest_side(memory: float, bytes_a_pixel: int, overlap: int) -> int:
 
     if cost(LEAST_TILE) > memory:
         raise UsageError(
-            f"memory must leave {cost(LEAST_TILE) / 1e6:.0f} MB for the smallest tile; it leaves {max(0, memory) / 1e6:.0f} MB:"
+            f"the smallest tile takes {math.ceil(cost(LEAST_TILE) / 1e6)} MB of memory; got {max(0, memory) / 1e6:.0f} MB:"
             " raise it with --memory"
         )
     return max(side for side in range(LEAST_TILE, 4097, 64) if cost(side) <= memory)

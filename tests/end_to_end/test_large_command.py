@@ -91,7 +91,9 @@ def test_after_kill_9_only_what_is_missing_is_painted(tmp_path):
     done = sum(marks.read_bytes())
     assert done >= 2
     assert not out.exists()
-    resumed = subprocess.run([*python, *line, "-o", str(out), "--resume"], env=environment, capture_output=True, text=True, check=True)
+    # with so much memory that a new run would hold it whole
+    command = [sys.executable, "-m", "scumble", *line, "--memory", "3GB", "-o", str(out), "--resume"]
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     told = json.loads(resumed.stdout)
     assert told["resumed"] == done < told["tiles"]
     whole = tmp_path / "whole.png"

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from scumble.client import Client, ServiceError
 from scumble.picture import Picture, read_recipe
@@ -110,6 +111,21 @@ def test_films(client, tmp_path, brushwork):
     ):
         with pytest.raises(ServiceError, match=sentence):
             client.submit(path, brushwork, **options)
+
+
+def test_an_animation_is_painted_whole(client, tmp_path, brushwork):
+    frames = [Image.new("RGB", (48, 40), (40 * k, 90, 200 - 40 * k)) for k in range(3)]
+    for suffix in ("gif", "webp"):
+        frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], duration=80)
+        job = client.submit(tmp_path / f"a.{suffix}", brushwork)
+        assert job.kind == "film"
+        result = client.wait(job.id)
+        assert result.media_type == "image/gif"
+        with Image.open(result.save(tmp_path / f"painted-{suffix}.gif")) as painted:
+            assert (painted.n_frames, painted.size) == (3, (48, 40))
+    frames[0].save(tmp_path / "still.gif")
+    assert client.submit(tmp_path / "still.gif", brushwork).kind == "picture"
+    assert client.submit(tmp_path / "a.gif", brushwork, format="png").kind == "picture"
 
 
 class Served:

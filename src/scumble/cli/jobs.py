@@ -80,11 +80,14 @@ _HELD = 72
 """Bytes of memory for each pixel of a picture that is held whole: what is read, the result, and what lies between."""
 
 
-def by_rows(job: Job, settings: Mapping[str, Any], limit: int | None) -> str | None:
+def by_rows(job: Job, settings: Mapping[str, Any], limit: int | None, *, resume: bool = False) -> str | None:
     """``painted`` for a picture that is too large to be held, ``read`` where only the input is, and the result of ``--size`` isn't.
 
-    None for all others: also where pyvips is missing and memory may do. MissingExtraError where it can't.
+    None for all others: also where pyvips is missing and memory may do. MissingExtraError where it can't. What an earlier run has begun by
+    rows, and this one is to ``resume``, is painted so whatever memory it has.
     """
+    if resume and job.target != STDIO and large.is_begun(Path(job.target)):
+        return "painted"
     height, width = read_size(job.source)
     shrink = 1.0 if settings["size"] is None else settings["size"] / max(height, width)
     pixels, memory = height * width * shrink * shrink, settings.get("memory")
@@ -164,7 +167,7 @@ class Session:
         target = Path(job.target)
         if job.target != STDIO and not self.overwrite and target.exists():
             raise InputError(f"{target} exists already; allow overwriting (--overwrite) or choose another name")
-        if job.source != STDIO and (way := by_rows(job, self.request.settings, self.limit)) is not None:
+        if job.source != STDIO and (way := by_rows(job, self.request.settings, self.limit, resume=self.resume)) is not None:
             return self._paint_by_rows(job, started) if way == "painted" else self._paint_whole(job, started, self._reduced(job))
         return self._paint_whole(job, started, None)
 
@@ -189,6 +192,10 @@ class Session:
         settings = self.request.settings
         recipe = self._recipe(job, file_sha256(Path(job.source)))
         own = {k: v for k, v in settings.items() if k not in NOT_THE_STYLIZERS}
+        if own["detail"] is None:  # by the size of the picture: how much memory there is must not decide how it looks
+            height, width = read_size(job.source)
+            shrink = 1.0 if own["size"] is None else own["size"] / max(height, width)
+            own["detail"] = "painted" if height * width * shrink * shrink > large.STREAMED else "content"
         with ExitStack() as stack:
             if self.request.refines:
                 stack.enter_context(self.reporter.refining())
@@ -241,4 +248,4 @@ class Session:
 
     def _show(self, pixels: NDArray[np.float32]) -> None:
         assert self.preview is not None
-        Picture.from_array(np.clip(pixels, 0.0, 1.0)).save(self.preview, overwrite=True)
+        Picture.from_array(np.clip(pixels, 0.0, 1.0)).save(self.preview, overwrite=True)  # which was asked for before the first

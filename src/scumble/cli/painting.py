@@ -131,6 +131,7 @@ def stylize(
 
     Several inputs: those that fail are listed at the end, the others are painted. Ctrl-C during an optimisation writes the best so far.
     """
+    from scumble._files import checked_target
     from scumble.cli.jobs import STDIO, Session, plan
     from scumble.recipe import Request, parse_blend
 
@@ -156,6 +157,11 @@ def stylize(
     if as_json and STDIO in (output, *(inputs if output is None else ())):
         raise UsageError("a picture and --json can't both go to standard output; give -o FILE")
     jobs = plan(inputs, output, [source for terms in styles for _, source in terms])
+    if preview is not None:
+        others = [*inputs, *masks, *(s for terms in styles for _, s in terms), *(job.source for job in jobs), *(job.target for job in jobs)]
+        if preview.resolve() in {Path(other).resolve() for other in others}:
+            raise UsageError(f"--preview would be written over {preview}, which is an input or the output; choose another name")
+        checked_target(preview, overwrite=overwrite)
     source = context.get_parameter_source("max_pixels")
     limit = max_pixels if source is not None and source.name == "COMMANDLINE" else None
     session = Session(request, overwrite=overwrite, preview=preview, quiet=quiet, as_json=as_json, resume=resume, limit=limit)

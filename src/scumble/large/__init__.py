@@ -16,3 +16,4 @@ from scumble.large.reading import MOST_PIXELS as MOST_PIXELS
 from scumble.large.reading import Source as Source
 from scumble.large.reading import is_installed as is_installed
 from scumble.large.writing import FORMATS as FORMATS
+from scumble.large.writing import is_begun as is_begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.style import Style
 from scumble.stylizer import Brush, StyleLike, Stylizer, working_scale
-from scumble.tiling import LEAST_TILE, Layer, Local, Window, partition, reach, resampled
+from scumble.tiling import LEAST_TILE, Layer, Local, Window, least_memory, partition, reach, resampled
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ class _Job:
             plan = self._plan(layers, budget, canvas.state["tile"])
         else:
             small = source.reduced(max(1, round(height * self.factor)), max(1, round(width * self.factor))).pixels
+            self._plan([_likeness(small, self.painter.engine, one.style, self.brush) for one in seen], budget, None)  # or say so at once
             over = sweeps(source, lambda tile: partition(height, width, tile), reach(self.brush.method))
             layers = [self.painter.layer(small, one, self.brush, over) for one in seen] if self.brush.strength > 0 else []
             plan = self._plan(layers, budget, None)
@@ -193,13 +195,13 @@ class _Job:
             high, wide = (min(side + 2 * overlap, n) for n in (source.height, source.width))
             return fixed + (high + 256) * source.row_bytes + high * wide * each
 
-        fitting = [side for side in range(LEAST_TILE, _LARGEST_TILE + 1, 64) if estimate(side) <= budget]
-        if tile is None and not fitting:
+        least = max(estimate(LEAST_TILE), PROCESS + least_memory(self.brush.method))
+        if tile is None and least > budget:
             raise UsageError(
-                f"a picture of {source.width} x {source.height} pixels takes {estimate(LEAST_TILE) / 1e6:.0f} MB at the least;"
+                f"a picture of {source.width} x {source.height} pixels takes {math.ceil(least / 1e6)} MB at the least;"
                 f" got {budget / 1e6:.0f} MB: raise it with --memory"
             )
-        side = fitting[-1] if tile is None else tile
+        side = tile or max(side for side in range(LEAST_TILE, _LARGEST_TILE + 1, 64) if estimate(side) <= budget)
         return Plan(side, len(partition(source.height, source.width, side)), estimate(side), budget)
 
     def _paint_tiles(
@@ -234,6 +236,14 @@ class _Job:
             painted = painted * len(cuts) if len(painted) == 1 else painted
             painted = [composite(content.pixels, list(zip(painted, cuts, strict=True)))]
         return content.with_pixels(painted[0]).samples(format, bits)[0]
+
+
+def _likeness(small: Array, engine: Engine, style: Style, brush: Brush) -> Layer:
+    """A layer that takes as much memory as the one that will be painted."""
+    if brush.detail == "content" or brush.strength == 0:
+        return Layer(small, small)
+    none = np.empty(0, np.float32)
+    return Layer(small, small, Local(engine, ((1.0, none if brush.method == "generator" else None, none),), 0.0, style))
 
 
 def _defaults() -> dict[str, Any]:

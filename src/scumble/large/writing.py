@@ -54,12 +54,12 @@ class Canvas:
 
     def __init__(self, target: Path, identity: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
         self.place = checked_target(target, overwrite=overwrite)
-        self.folder = self.place.with_name(f".{self.place.name}.parts")
+        self.folder = _folder(self.place)
         self.overwrite = overwrite
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self.state: dict[str, Any] = {}
         self.arrays: dict[str, NDArray[Any]] = {}
-        if resume and (self.folder / "state.json").is_file():
+        if resume and is_begun(self.place):
             self._take_up()
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -163,6 +163,15 @@ class Canvas:
             if isinstance(error, UsageError):
                 raise
             raise InputError(f"what is finished of {self.place} can't be read any more; begin again without --resume") from error
+
+
+def is_begun(target: Path) -> bool:
+    """Whether an earlier run has left something beside ``target`` with which to go on."""
+    return (_folder(target) / "state.json").is_file()
+
+
+def _folder(target: Path) -> Path:
+    return target.with_name(f".{target.name}.parts")
 
 
 def _blank(path: Path, height: int, width: int, bands: int, bits: int) -> int:

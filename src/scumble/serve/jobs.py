@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scumble.errors import ScumbleError
 from scumble.picture import Picture
 from scumble.serve.limits import step_back
-from scumble.serve.orders import FILMS, MEDIA, Order, finished, from_json, suffix, to_json
+from scumble.serve.orders import FILMS, MEDIA, Order, finished, from_json, moves, suffix, to_json
 from scumble.serve.preview import SIDE, fitted
 from scumble.serve.service import PaintService, StoppedError
 from scumble.serve.store import LEASE, STATES, Job, Store, write_whole
@@ -179,6 +179,7 @@ class Jobs:
 
     def _film(self, run: _Run, order: Order) -> tuple[str, str]:
         from scumble.video import film
+        from scumble.video.animation import Animation
 
         name = f"result.{order.format or 'mp4'}"
         folder, settings = self.store.path(run.job.id), self.service.complete(order.settings)
@@ -190,10 +191,12 @@ class Jobs:
                 run.why = "the disk space for jobs was used up"
                 run.cancel.set()
 
+        content = folder / "content"
+        source = Animation(content, max_pixels=self.settings.max_pixels) if moves(order.content.data) else content
         film(
-            folder / "content", self.service.blended(order.styles[0]), folder / name, stylizer=self.service.painter, steady=order.steady,
+            source, self.service.blended(order.styles[0]), folder / name, stylizer=self.service.painter, steady=order.steady,
             max_pixels=self.settings.max_pixels, memory=self.settings.memory, overwrite=True,
-            resume=name.rpartition(".")[2] != "gif", progress=progress, stop=run.cancel.is_set, **taken,
+            resume=source is content and name.rpartition(".")[2] != "gif", progress=progress, stop=run.cancel.is_set, **taken,
         )  # fmt: skip
         return name, FILMS[order.format or "mp4"]
 

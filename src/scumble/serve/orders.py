@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from fastapi import Request
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
@@ -243,6 +245,15 @@ def decoded(upload: Upload, part: str, max_pixels: int) -> Picture:
         return Picture.open(upload.data, max_pixels=max_pixels)
     except InputError as error:
         raise InputError(f"{part}: {error}") from error
+
+
+def moves(data: bytes) -> bool:
+    """Whether a file is an animation."""
+    try:
+        with Image.open(BytesIO(data), formats=("GIF", "PNG", "WEBP")) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what it is, the decoder says in better words
+        return False
 
 
 def check(service: PaintService, order: Order) -> None:

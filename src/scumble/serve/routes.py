@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Request
@@ -19,7 +20,20 @@ from scumble.errors import UsageError, in_range, unknown
 from scumble.serve.answers import Health, JobState, StyleEntry, Styles, job_state, responses
 from scumble.serve.jobs import Job, Jobs
 from scumble.serve.limits import BusyError
-from scumble.serve.orders import FILMS, MEDIA, FilmOptions, Options, Order, check, decoded, finished, format_named, read_order, suffix
+from scumble.serve.orders import (
+    FILMS,
+    MEDIA,
+    FilmOptions,
+    Options,
+    Order,
+    check,
+    decoded,
+    finished,
+    format_named,
+    moves,
+    read_order,
+    suffix,
+)
 from scumble.serve.service import PaintService
 from scumble.serve.telemetry import Telemetry
 
@@ -166,6 +180,9 @@ class Api:
     def _added(self, order: Order) -> Job:
         """What can be said against the order is said now, not when its turn has come."""
         check(self.service, order)
+        if order.format in (None, "gif") and not self.service.refines(order.settings) and moves(order.content.data):
+            _check_film(self.service, order)
+            return self.jobs.add(replace(order, format="gif"), "film")
         if _is_film(order):
             _check_film(self.service, order)
             return self.jobs.add(order, "film")
