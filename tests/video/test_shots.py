@@ -79,10 +79,13 @@ class TestShots:
     @pytest.mark.parametrize("method", ["generator", "adain"])
     def test_the_first_frame_is_the_stylizers_draft(self, method, strength, stylizer, styles):
         settings = {"method": method, "strength": strength, "keep_color": 0.4, "grain": 1.0}
-        shots, drawing = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), **settings), self.content()
+        drawing, product = self.content(), np.ones((320, 416, 3), np.float32)
         drawing[: H // 2] = 0.5
-        expected = stylizer(Picture.from_array(drawing), styles[0], quality="draft", **settings)
-        np.testing.assert_allclose(shots(drawing, 0.0, "cut"), expected.pixels, atol=2e-4)
+        product[100 : 100 + H, 120 : 120 + W] = self.content()
+        for frame in (drawing, product):
+            shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), **settings)
+            expected = stylizer(Picture.from_array(frame), styles[0], quality="draft", **settings)
+            np.testing.assert_allclose(shots(frame, 0.0, "cut"), expected.pixels, atol=2e-4)
 
     def test_strokes_of_grain_stand_still_and_are_for_who_asks(self, stylizer, styles):
         frames = [np.full((96, 160, 3), 0.5, np.float32) for _ in range(2)]

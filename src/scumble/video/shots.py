@@ -26,6 +26,7 @@ from scumble.fusion import AffineMap, give_back
 from scumble.grain import grained
 from scumble.style import REFERENCE, Style, toward
 from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, resize, working_scale
+from scumble.subject import subject
 from scumble.video.frames import Bytes, Floats
 
 log = logging.getLogger(__name__)
@@ -212,32 +213,35 @@ class ShotPainter:
         height, width, _ = pixels.shape
         factor = working_scale(height, width, self.style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
-        ground = grained(small, self.grain)
-        painted = give_back(self._paint(ground, seconds, drift=change == "drift"), small, ground, self.strength)
+        ground, drift = grained(small, self.grain), change == "drift"
+        window = subject(small) if drift or self._seen <= SETTLE else None
+        shown = ground if window is None else ground[window.slices]
+        painted = give_back(self._paint(ground, shown, seconds, drift=drift), small, ground, self.strength)
         if small is not pixels:
             painted = resize(painted, height, width)
             if factor < 1.0:  # as the stylizer does: the content's own finest detail, which the smaller picture could not hold
                 painted = np.clip(painted + (pixels - resize(small, height, width)), 0.0, 1.0)
         return keep_content_color(painted, pixels, self.keep_color)
 
-    def _paint(self, pixels: Floats, seconds: float, *, drift: bool) -> Floats:
+    def _paint(self, pixels: Floats, shown: Floats, seconds: float, *, drift: bool) -> Floats:
+        """Statistics, where they are measured, are those of ``shown``."""
         a, b, share = self.timeline.at(seconds)
         styles = (a, b) if share else (a,)
         settling = self._seen <= SETTLE
         if drift and not settling:
             self._gliding = GLIDE
-        if self.method == "generator" and self.strength >= 1.0 and settling and len(styles) == 1 and self._fits(pixels):
+        if self.method == "generator" and self.strength >= 1.0 and settling and len(styles) == 1 and shown is pixels and self._fits(pixels):
             painted = self._in_memory(pixels, lambda: self._generate_settling(pixels, a))
             if painted is not None:
                 return painted
         for k in styles:
             known = any(key.startswith(f"{k}/") for key in self._shot)
             if not known:
-                self._hold(f"{k}/", self._measured(pixels, k))
+                self._hold(f"{k}/", self._measured(shown, k))
             elif settling:
-                self._hold(f"{k}/", _between(self._measured(pixels, k), self._of(f"{k}/"), 1.0 - 1.0 / self._seen))
+                self._hold(f"{k}/", _between(self._measured(shown, k), self._of(f"{k}/"), 1.0 - 1.0 / self._seen))
             elif drift:
-                self._hold(f"next/{k}/", self._measured(pixels, k))
+                self._hold(f"next/{k}/", self._measured(shown, k))
         self._glide()
         held = self._of(f"{a}/") if not share else _between(self._of(f"{a}/"), self._of(f"{b}/"), share)
         local = self._local(held, a, b, share)
