@@ -306,6 +306,8 @@ def test_a_style_of_ones_own(folder, capsys):
         ["artist", "Ünal"],
         ["year", "1901"],
     ]
+    assert run(["styles", "show", "mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "mine", "artist": "Ünal", "year": "1901"}
     assert run(["stylize", "other.jpg", "-s", "mine", "-q"]) == 0
     assert run(["styles", "add", "mine", "style.png"]) == 1
     assert run(["styles", "add", "mine", "style.png", "--overwrite"]) == 0

@@ -135,6 +135,18 @@ def test_the_limit_holds_for_every_format_before_decoding(format, monkeypatch):
     assert sentence(error) == "the picture is 30 x 40 = 0.0012 megapixels; the limit is 0.001199: raise it with --max-pixels"
 
 
+@pytest.mark.parametrize("wrong", ["many", None])
+def test_a_limit_is_a_number(wrong):
+    with pytest.raises(UsageError, match=f"^max-pixels must be a number between 1 and 1e.18; got {wrong!r}$"):
+        Picture.open(FILES["PNG"], max_pixels=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, "photo.jpg"])
+def test_from_pil_takes_images_of_pillow(wrong):
+    with pytest.raises(UsageError, match=f"^from_pil takes a Pillow image; .* got {wrong!r}$"):
+        Picture.from_pil(wrong)
+
+
 def test_the_limit_is_inclusive_and_can_be_raised():
     assert Picture.open(FILES["PNG"], max_pixels=1200).size == (40, 30)
 

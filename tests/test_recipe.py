@@ -48,6 +48,8 @@ def request(style="style.png", masks=(), **settings):
         ("a=1", ((1.0, "a"),)),
         ("my, own=work.jpg=.5,b=2", ((0.5, "my, own=work.jpg"), (2.0, "b"))),
         ("a=-1,b=2", ((-1.0, "a"), (2.0, "b"))),
+        ("a=1e-1,b=2E0", ((0.1, "a"), (2.0, "b"))),
+        ("a=b,c.jpg=1,irises.jpg=2", ((1.0, "a=b,c.jpg"), (2.0, "irises.jpg"))),
     ],
 )
 def test_blends_are_read(text, terms):
@@ -58,6 +60,12 @@ def test_blends_are_read(text, terms):
 def test_blends_that_make_no_sense_are_refused(text):
     with pytest.raises(UsageError, match="a blend is written NAME=WEIGHT,NAME=WEIGHT"):
         recipe.parse_blend(text)
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "half", "50%", ""])
+def test_a_blends_weights_are_numbers(weight):
+    with pytest.raises(UsageError, match=f"^the weight of irises must be a number, as in irises=0.7; got '{weight}'$"):
+        recipe.parse_blend(f"irises={weight},great-wave=2")
 
 
 def test_a_recipe_holds_all_that_decides_the_bytes(folder):

@@ -284,6 +284,9 @@ def test_usage(eye, style):
         refine(content, content, style, eye, steps=1, style_loss="wassertein")
     with pytest.raises(UsageError, match="steps must be between"):
         refine(content, content, style, eye, steps=-1)
+    for steps in (1.5, "2", None):
+        with pytest.raises(UsageError, match=f"^steps must be a whole number; got {steps!r}$"):
+            refine(content, content, style, eye, steps=steps)
     with pytest.raises(UsageError, match="tv weight must be between"):
         refine(content, content, style, eye, steps=1, tv_weight=float("nan"))
     with pytest.raises(UsageError, match="measure the style with this encoder"):

@@ -10,7 +10,7 @@ import pytest
 
 from scumble import Picture, Style, library
 from scumble.errors import InputError, UsageError
-from scumble.style import REFERENCE, at_reference
+from scumble.style import REFERENCE, Blend, at_reference
 
 
 def picture(seed: int, height: int = 48, width: int = 64) -> Picture:
@@ -92,9 +92,50 @@ def test_blends() -> None:
     half = (0.5 * a + 0.5 * b).blended()
     assert np.allclose(half.levels[0].mean, (a.levels[0].mean + b.levels[0].mean) / 2)
     assert half.name.startswith("0.5*")
-    for wrong in (-1.0 * a + b, 0.0 * a + 0.0 * b):
-        with pytest.raises(UsageError):
-            wrong.blended()
+    with pytest.raises(UsageError, match="must not all be 0"):
+        (0.0 * a + 0.0 * b).blended()
+
+
+def test_sums_are_blends() -> None:
+    a, b = Style.named("irises"), Style.named("great-wave")
+    for total in (sum([0.5 * a, 0.5 * b]), sum([a, b]), 0 + a + b):
+        assert isinstance(total, Blend) and [s for _, s in total.terms] == [a, b]
+
+
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
+def test_weights_that_make_no_sense_are_refused_at_once(weight: float) -> None:
+    style = Style.named("irises")
+    for wrong in (lambda: weight * style, lambda: weight * (0.5 * style), lambda: Blend(((1.0, style), (weight, style)))):
+        with pytest.raises(UsageError, match=r"^the weight of a style must be between 0 and 1e"):
+            wrong()
+
+
+def test_only_styles_add_up_and_only_numbers_weigh_them() -> None:
+    style = Style.named("irises")
+    for one in (style, 0.5 * style):
+        for wrong in (lambda one=one: one + 1, lambda one=one: 1 + one, lambda one=one: one + "b", lambda one=one: one * None):
+            with pytest.raises(TypeError, match="unsupported operand"):
+                wrong()
+
+
+def test_a_blend_is_saved_as_what_it_comes_to(tmp_path: Path) -> None:
+    blend = 0.5 * Style.named("irises") + 0.5 * Style.named("great-wave")
+    path = blend.save(tmp_path / "half.style")
+    assert same(Style.load(path), blend.blended(), 1e-6)
+
+
+def test_a_style_is_shown_in_a_line() -> None:
+    assert repr(Style.named("irises")) == "Style('irises', 736 statistics, tuned, texture)"
+    assert repr(Style(Style.named("irises").levels)) == "Style('', 736 statistics, untuned, no texture)"
+
+
+def test_what_is_no_name_and_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^a style's name must be a text, as 'great-wave'; got 3$"):
+        Style.named(3)  # type: ignore[arg-type]
+    picture(0).save(tmp_path / "a.png")
+    for wrong in ("a.png", "none"):
+        with pytest.raises(InputError, match=f"{wrong} can't be read as a folder of pictures"):
+            Style.from_folder(tmp_path / wrong)
 
 
 def test_the_library_holds_what_the_gallery_has() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -208,6 +210,16 @@ def test_styles_of_every_kind(style: Style) -> None:
         ({"quality": "bets"}, "unknown quality 'bets'; did you mean 'best'?"),
         ({"steps": -1}, "steps must be between 0 and 100000; got -1"),
         ({"size": 0}, "size must be between 1 and 100000; got 0"),
+        ({"size": 100.5}, "size must be a whole number; got 100.5"),
+        ({"steps": 1.5}, "steps must be a whole number; got 1.5"),
+        ({"steps": "many"}, "steps must be a whole number; got 'many'"),
+        ({"strength": "0.5"}, "strength must be a number between 0 and 2; got '0.5'"),
+        ({"strength": None}, "strength must be a number between 0 and 2; got None"),
+        ({"keep_color": np.zeros((2, 2))}, "keep-color must be a number between 0 and 1; got ndarray"),
+        ({"style_scale": "1"}, "style-scale must be a number between 0.25 and 4; got '1'"),
+        ({"memory": "1GB"}, "memory must be a number between 1 and 1e+18; got '1GB'"),
+        ({"quality": None}, "unknown quality None; allowed: draft, good, fine, best"),
+        ({"method": ["ot"]}, "unknown method list; allowed: generator, linear, adain, wct, ot"),
     ],
 )
 def test_wrong_settings(style: Style, wrong: dict[str, object], sentence: str) -> None:
@@ -216,9 +228,57 @@ def test_wrong_settings(style: Style, wrong: dict[str, object], sentence: str) -
     assert str(e.value) == sentence
 
 
-def test_a_style_for_each_mask() -> None:
-    with pytest.raises(UsageError, match="one style, or one for each mask; got 2 styles and 0 masks"):
-        painter(photograph(8, 8), ["irises", "great-wave"])
+@pytest.mark.parametrize("styles", [["irises", "great-wave"], []])
+def test_a_style_for_each_mask(styles: list[str]) -> None:
+    with pytest.raises(UsageError, match=f"one style, or one for each mask; got {len(styles)} styles and 0 masks"):
+        painter(photograph(8, 8), styles)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (None, "None"), (5, "5"), (b"irises", "b'irises'"), (np.zeros((64, 64, 3), np.float32), "ndarray"), ({"great-wave": 0.5}, "dict"),
+        ([0.5, "irises"], "0.5"),
+    ],
+)  # fmt: skip
+def test_what_can_be_no_style(wrong: object, got: str) -> None:
+    for strength in (0, 1):  # also where it would not be looked at
+        with pytest.raises(UsageError, match=rf"^a style must be a name, a path .* 0\.3 \* b; got {got}$"):
+            stylize(photograph(8, 8), wrong, strength=strength)  # type: ignore[arg-type]
+    if not isinstance(wrong, list):
+        with pytest.raises(UsageError, match=rf"^a style must be a name, .*; got {got}$"):
+            painter.style(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("wrong", "got"), [(3, "3"), (np.ones((8, 8)), "ndarray"), ([np.ones((8, 8))], "ndarray"), (b"sky", "b'sky'")])
+def test_what_can_be_no_mask(style: Style, wrong: object, got: str) -> None:
+    with pytest.raises(UsageError, match=rf"^a mask must be a Mask .* or the path of a picture; got {got}$"):
+        painter(photograph(8, 8), style, mask=wrong)  # type: ignore[arg-type]
+
+
+def test_a_mask_can_be_a_path(style: Style, tmp_path: Path) -> None:
+    path = tmp_path / "sky.png"
+    photograph(20, 30).save(path)
+    by_hand = painter(photograph(40, 60), style, mask=Mask.open(path), quality="draft").pixels
+    for mask in (path, str(path), [path]):
+        assert np.array_equal(painter(photograph(40, 60), style, mask=mask, quality="draft").pixels, by_hand)
+
+
+@pytest.mark.parametrize("wrong", ["photo.jpg", None, np.zeros((8, 8, 3), np.float32)])
+def test_a_stylizer_paints_pictures(style: Style, wrong: object) -> None:
+    with pytest.raises(UsageError, match=r"what is painted must be a Picture, as Picture\.open makes one of a file; got"):
+        painter(wrong, style)  # type: ignore[arg-type]
+
+
+def test_threads_are_counted() -> None:
+    with pytest.raises(UsageError, match=r"^threads must be a whole number; got '2'$"):
+        Stylizer(threads="2")  # type: ignore[arg-type]
+    assert Stylizer(threads=np.int64(2)).engine.threads == 2  # type: ignore[arg-type]
+
+
+def test_numbers_can_be_numpys(style: Style) -> None:
+    painted = painter(photograph(8, 16), style, size=np.int64(24), steps=np.int32(0), strength=np.float32(0.5))  # type: ignore[arg-type]
+    assert painted.size == (12, 24)
 
 
 def test_misspelt_styles() -> None:

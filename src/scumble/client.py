@@ -14,7 +14,7 @@ import os
 import secrets
 import ssl
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ class Client:
         *,
         blend: Mapping[str, float] | None = None,
         weights: Sequence[float] | None = None,
-        masks: Sequence[Content] = (),
+        masks: Content | Sequence[Content] = (),
         accept: str = "*/*",
         **options: Any,
     ) -> Painted:
@@ -136,10 +136,11 @@ class Client:
 
         Args:
             content: the picture.
-            style: a name of the library, a picture (a path that exists, or bytes), or several: one for each mask, or with ``weights``.
+            style: a name of the library, a picture (a path, or bytes), or several: one for each mask, or with ``weights``. A text without
+                folder and suffix is a name, whatever files there are: ``./irises`` is a path in any case.
             blend: several names in one, with their weights, in place of ``style``.
             weights: one for each style: they are blended into one.
-            masks: white is painted.
+            masks: one or several; white is painted.
             accept: a media type as ``image/png``; by default it is as the content.
             **options: as for :meth:`scumble.stylizer.Stylizer.__call__`: ``strength``, ``quality``, …
 
@@ -158,7 +159,7 @@ class Client:
         *,
         blend: Mapping[str, float] | None = None,
         weights: Sequence[float] | None = None,
-        masks: Sequence[Content] = (),
+        masks: Content | Sequence[Content] = (),
         **options: Any,
     ) -> JobInfo:
         """Have a picture or a film painted in the background; as :meth:`stylize`, with ``format``, and ``steady`` for films."""
@@ -257,19 +258,20 @@ def _form(
     style: str | Content | Sequence[Content],
     blend: Mapping[str, float] | None,
     weights: Sequence[float] | None,
-    masks: Iterable[Content],
+    masks: Content | Sequence[Content],
     options: Mapping[str, Any],
 ) -> tuple[bytes, str]:
     """A form as multipart/form-data (RFC 7578) and its content type."""
+    if "mask" in options:
+        raise UsageError("the service's client takes masks under that name, one or several, as in masks='sky.png'; got mask=")
     fields = [(name, str(value)) for name, value in options.items() if value is not None]
     files = [("content", *_file(content))]
-    styles = [style] if isinstance(style, (str, os.PathLike, bytes)) else list(style)
-    for one in styles:
-        if isinstance(one, str) and not Path(one).exists():
+    for one in _several(style):
+        if isinstance(one, str) and Path(one).name == one and not Path(one).suffix:
             fields.append(("style", one))
         else:
             files.append(("style", *_file(one)))
-    files += [("mask", *_file(mask)) for mask in masks]
+    files += [("mask", *_file(mask)) for mask in _several(masks)]
     if blend is not None:
         fields.append(("blend", ",".join(f"{name}={weight:.9f}" for name, weight in blend.items())))
     if weights is not None:
@@ -281,6 +283,10 @@ def _form(
         head = f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"; filename="{shown}"\r\n'
         parts += [f"{head}content-type: application/octet-stream\r\n\r\n".encode(), data, b"\r\n"]
     return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
+
+
+def _several(given: Content | Sequence[Content]) -> list[Content]:
+    return [given] if isinstance(given, (str, os.PathLike, bytes)) else list(given)
 
 
 def _file(source: Content) -> tuple[str, bytes]:

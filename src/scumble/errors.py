@@ -5,8 +5,10 @@ Every message is one sentence that says what was given, what is allowed and what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Number, Real
 
 
 class ScumbleError(Exception):
@@ -25,22 +27,52 @@ class MissingExtraError(ScumbleError, ImportError):
     """The job needs an optional part that is not installed."""
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str]) -> str:
+def must_be(sentence: str, value: object, *kinds: type) -> None:
+    """UsageError unless ``value`` is of one of the ``kinds``; ``sentence`` says what is allowed.
+
+    For doors where callers come in without a type checker, and would else meet an AttributeError from far inside.
+    """
+    if not isinstance(value, kinds):
+        raise UsageError(f"{sentence}; got {_told(value)}")
+
+
+def _told(value: object) -> str:
+    """Short values by themselves, all else (an array, a style) by its type."""
+    if value is None or isinstance(value, (str, bytes, os.PathLike, Number)):
+        return repr(value)[:80]
+    return type(value).__name__
+
+
+def unknown(kind: str, given: object, allowed: Iterable[str]) -> str:
     """The sentence for a misspelt name, with the nearest allowed one if there is one.
 
     >>> unknown("method", "wtc", ["adain", "wct"])
     "unknown method 'wtc'; did you mean 'wct'?"
     """
     names = list(allowed)
-    near = get_close_matches(given.lower(), names, n=1, cutoff=0.5)
+    near = get_close_matches(given.lower(), names, n=1, cutoff=0.5) if isinstance(given, str) else []
     if near:
         return f"unknown {kind} {given!r}; did you mean {near[0]!r}?"
-    return f"unknown {kind} {given!r}; allowed: {', '.join(names)}"
+    return f"unknown {kind} {_told(given)}; allowed: {', '.join(names)}"
+
+
+def one_of(kind: str, given: object, allowed: Iterable[str]) -> None:
+    """UsageError in the house's wording unless ``given`` is ``allowed``."""
+    names = list(allowed)
+    if not isinstance(given, str) or given not in names:
+        raise UsageError(unknown(kind, given, names))
 
 
 def in_range(name: str, value: float, low: float, high: float) -> float:
-    """``value`` if ``low <= value <= high``, else a UsageError in the house's wording."""
+    """``value`` if it is a number and ``low <= value <= high``, else a UsageError in the house's wording."""
+    must_be(f"{name} must be a number between {low:g} and {high:g}", value, Real)
     if not low <= value <= high:  # also catches NaN
         got = f"a number of {len(str(abs(value)))} digits" if abs(value) > 1e300 and isinstance(value, int) else f"{value:g}"
         raise UsageError(f"{name} must be between {low:g} and {high:g}; got {got}")
     return value
+
+
+def whole(name: str, value: int) -> int:
+    """``value`` as an int, NumPy's integers too; a UsageError for what counts nothing, as 1.5 or a text."""
+    must_be(f"{name} must be a whole number", value, Integral)
+    return int(value)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble.errors import InputError, UsageError, unknown
+from scumble.errors import InputError, UsageError, must_be, unknown
 from scumble.weights import weight_path
 
 BUILT_IN = "library.safetensors"
@@ -72,6 +72,7 @@ def entries() -> dict[str, Entry]:
 
 def entry(name: str) -> Entry:
     """The style called ``name``; UsageError with the nearest name if there is none."""
+    must_be("a style's name must be a text, as 'great-wave'", name, str)
     known = entries()
     if name in known:
         return known[name]

@@ -5,15 +5,16 @@ White is painted, black is left as it is, grey is painted at part strength.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scumble.errors import UsageError, in_range
+from scumble.errors import UsageError, in_range, must_be
 
 if TYPE_CHECKING:
     from scumble.picture import Picture, Source
@@ -130,6 +131,19 @@ class Mask:
         mask = self if size is None else self.resized(*size)
         mask = mask.feathered(feather)
         return mask.inverted() if invert else mask
+
+
+MaskLike: TypeAlias = Mask | str | os.PathLike[str]
+
+
+def masks_of(given: MaskLike | Sequence[MaskLike] | None) -> list[Mask]:
+    """One mask or several, each a Mask or the path of a picture; UsageError for anything else."""
+    if given is None:
+        return []
+    masks = list(given) if isinstance(given, Sequence) and not isinstance(given, (str, bytes)) else [given]
+    for mask in masks:
+        must_be("a mask must be a Mask (Mask.from_array makes one of an array) or the path of a picture", mask, Mask, str, os.PathLike)
+    return [mask if isinstance(mask, Mask) else Mask.open(mask) for mask in masks]
 
 
 def composite(base: Pixels, layers: Sequence[tuple[Pixels, Mask]]) -> Float32:

@@ -23,7 +23,7 @@ from scumble import _formats
 from scumble._files import Source, checked_target, reason, stream_of, write_whole
 from scumble._formats import FORMATS, SUFFIXES, Metadata, Raster
 from scumble._profiles import Floats, quantized, read_profile, to_srgb, unit
-from scumble.errors import InputError, UsageError, in_range
+from scumble.errors import InputError, UsageError, in_range, must_be
 
 __all__ = ["DEFAULT_MAX_PIXELS", "SUFFIXES", "Metadata", "Picture", "Source", "read_recipe", "read_size"]
 
@@ -105,6 +105,7 @@ class Picture:
         The format is told by the content, not by the suffix. More than ``max_pixels`` are refused before anything is decoded.
         Raises InputError for what can't be read, MissingExtraError for HEIC without ``scumble[heif]``.
         """
+        in_range("max-pixels", max_pixels, 1, 1e18)
         stream, name = stream_of(source)
         with stream:
             try:
@@ -141,7 +142,8 @@ class Picture:
 
     @classmethod
     def from_pil(cls, image: Image.Image) -> Picture:
-        """A picture from a Pillow image of any mode, with the profile, EXIF and XMP that it carries."""
+        """A picture from a Pillow image of any mode, with the profile, EXIF and XMP that it carries; UsageError for what is none."""
+        must_be("from_pil takes a Pillow image; files are for Picture.open, arrays for from_array", image, Image.Image)
         return _picture_of(_formats.raster_of(image), "the picture")
 
     @classmethod

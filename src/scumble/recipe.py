@@ -31,7 +31,8 @@ FORMAT = 1
 """Of the recipe; a higher one was written by a later Scumble."""
 
 STDIO = "-"
-_BLEND_TERM = re.compile(r"(.+?)=(-?\d*\.?\d+)(?:,|$)")  # a path may hold commas and equals signs: what counts is =NUMBER at its end
+_BLEND_TERM = re.compile(r"(.+?)=(-?\d*\.?\d+(?:[eE][-+]?\d+)?)(?:,|$)")
+"""A path may hold commas and equals signs: what counts is =NUMBER at its end."""
 NOT_THE_STYLIZERS = ("device", "threads", "max_pixels", "feather", "invert_mask")
 """Settings of a request that :class:`~scumble.stylizer.Stylizer` does not take when it paints."""
 
@@ -88,6 +89,10 @@ def parse_blend(text: str) -> tuple[Term, ...]:
     terms = list(_BLEND_TERM.finditer(text))
     if not terms or terms[-1].end() != len(text):
         raise UsageError(f"a blend is written NAME=WEIGHT,NAME=WEIGHT, as in great-wave=0.7,starry-night=0.3; got {text!r}")
+    for term in terms:
+        name, equals, rest = term[1].partition("=")
+        if equals and name in library.entries():  # no path: what follows was meant for its weight
+            raise UsageError(f"the weight of {name} must be a number, as in {name}=0.7; got {rest.partition(',')[0]!r}")
     return tuple((float(term[2]), term[1]) for term in terms)
 
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import finish, library
-from scumble.errors import InputError, UsageError, in_range
+from scumble._files import reason
+from scumble.errors import InputError, UsageError, in_range, must_be
 from scumble.fusion import Moments, barycenter, mixture, moments
 from scumble.picture import SUFFIXES, Picture
 
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 REFERENCE = 720
 """Styles are measured at the size of a square with sides of this many pixels (smaller pictures at their own): the brush of a
 style has the same width whichever file it came from."""
+A_STYLE = "a style must be a name, a path (of a picture, a folder, a .style file), a Picture, a Style or a blend such as 0.7 * a + 0.3 * b"
+"""What messages say is allowed where something can be none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,7 @@ class Tuning:
     """The weights that it was learnt with: :attr:`scumble.engine.Engine.generator_id`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Style:
     """Statistics of the eye's features: five :class:`~scumble.fusion.Moments`, fine to coarse."""
 
@@ -55,6 +59,11 @@ class Style:
     tuning: Tuning | None = None
     texture: NDArray[np.float32] | None = None
     """What the finish gives a painting, (T,): see :mod:`scumble.finish`. None: there is none, the painting stays as the net has it."""
+
+    def __repr__(self) -> str:
+        numbers = sum(2 * level.channels for level in self.levels)
+        tuned, texture = "untuned" if self.tuning is None else "tuned", "no texture" if self.texture is None else "texture"
+        return f"Style({self.name!r}, {numbers} statistics, {tuned}, {texture})"
 
     @staticmethod
     def from_image(source: str | os.PathLike[str] | bytes | Picture, *, name: str = "", engine: Engine | None = None) -> Style:
@@ -108,6 +117,7 @@ class Style:
 
         Names come first: what a name means must not depend on the folder one stands in. ``./name`` is a path in any case.
         """
+        must_be(A_STYLE, source, str, os.PathLike)
         path = Path(source)
         if not os.fspath(source):  # as a path that is the current folder, which nobody means by an empty variable
             raise UsageError("a style must be a name, a picture, a folder or a .style file; got an empty text")
@@ -165,12 +175,15 @@ class Style:
         return self.vector - _vector((t.mean((1, 2)), t.std((1, 2))) for t in engine.eye(painted))
 
     def __mul__(self, weight: float) -> Blend:
-        return Blend(((float(weight), self),))
+        return Blend(((1.0, self),)) * weight
 
     __rmul__ = __mul__
 
     def __add__(self, other: Style | Blend) -> Blend:
         return 1.0 * self + other
+
+    def __radd__(self, other: int) -> Blend:
+        return other + 1.0 * self
 
     def blended(self) -> Style:
         """Itself; see :meth:`Blend.blended`."""
@@ -215,17 +228,23 @@ class Style:
 
 @dataclass(frozen=True, eq=False)
 class Blend:
-    """A weighted sum of styles that is still being written down: ``0.7 * wave + 0.3 * night``."""
+    """A weighted sum of styles that is still being written down: ``0.7 * wave + 0.3 * night``; UsageError for a negative weight."""
 
     terms: tuple[tuple[float, Style], ...]
 
-    def __add__(self, other: Style | Blend) -> Blend:
-        return Blend(self.terms + (other.terms if isinstance(other, Blend) else ((1.0, other),)))
+    def __post_init__(self) -> None:
+        for weight, _ in self.terms:
+            in_range("the weight of a style", weight, 0.0, 1e6)
 
-    __radd__ = __add__
+    def __add__(self, other: Style | Blend) -> Blend:
+        terms = _terms(other)
+        return NotImplemented if terms is None else Blend(self.terms + terms)
+
+    def __radd__(self, other: int) -> Blend:
+        return self if other == 0 else NotImplemented  # sum() begins with 0
 
     def __mul__(self, weight: float) -> Blend:
-        return Blend(tuple((w * weight, s) for w, s in self.terms))
+        return Blend(tuple((w * float(weight), s) for w, s in self.terms)) if isinstance(weight, Real) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -233,11 +252,9 @@ class Blend:
         """One Style half-way between: at every level the Wasserstein barycentre of the Gaussians.
 
         A plain mixture would be wider than any of its parts (two palettes side by side, all contrasts at once); the barycentre is
-        as sharp as they are. Weights are scaled to sum to 1; UsageError if one is negative or all are 0.
+        as sharp as they are. Weights are scaled to sum to 1; UsageError if all are 0.
         """
         weights = [w for w, _ in self.terms]
-        for w in weights:
-            in_range("the weight of a style", w, 0.0, 1e6)
         if sum(weights) <= 0:
             raise UsageError("the weights of a blend must not all be 0")
         styles = [s for _, s in self.terms]
@@ -247,6 +264,17 @@ class Blend:
         textured = [(w, s.texture) for w, s in self.terms if s.texture is not None and w > 0]
         texture = finish.between([t for _, t in textured], [w for w, _ in textured]) if textured else None
         return Style(levels, name, tuning=blended_tuning(self.terms), texture=texture)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write what it comes to, see :meth:`blended` and :meth:`Style.save`."""
+        return self.blended().save(path, overwrite=overwrite)
+
+
+def _terms(summand: object) -> tuple[tuple[float, Style], ...] | None:
+    """None for what is neither a style nor a blend."""
+    if isinstance(summand, Style):
+        return ((1.0, summand),)
+    return summand.terms if isinstance(summand, Blend) else None
 
 
 def blended_tuning(terms: Sequence[tuple[float, Style]]) -> Tuning | None:
@@ -336,8 +364,11 @@ def is_name(source: str | os.PathLike[str]) -> bool:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files in a folder, by name, without hidden ones; InputError if there are none."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    """The picture files in a folder, by name, without hidden ones; InputError if there are none, or no such folder."""
+    try:
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder} can't be read as a folder of pictures ({reason(error)}); check the path") from error
     if not paths:
         raise InputError(f"the folder {folder} holds no pictures ({', '.join(SUFFIXES)})")
     return paths

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scumble import cascade, tiling
 from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
-from scumble.errors import MissingExtraError, UsageError, in_range, unknown
+from scumble.errors import MissingExtraError, UsageError, in_range, must_be, one_of, whole
 from scumble.fusion import METHODS as FUSION_METHODS
 from scumble.fusion import give_back
 from scumble.grain import grained
-from scumble.mask import Mask, composite
+from scumble.mask import MaskLike, composite, masks_of
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
-from scumble.style import REFERENCE, Blend, Style, at_reference, is_name, pictures_in, toward
+from scumble.style import A_STYLE, REFERENCE, Blend, Style, at_reference, is_name, pictures_in, toward
 from scumble.subject import subject
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Stylizer:
     """
 
     def __init__(self, device: str = "auto", threads: int | None = None) -> None:
-        self.engine = Engine(device, threads)
+        self.engine = Engine(device, None if threads is None else whole("threads", threads))
 
     def style(self, source: StyleLike) -> Style:
         """A Style from whatever names one: a library name, a picture, a folder, a ``.style`` file, a Picture, a Style, a blend."""
@@ -86,7 +86,7 @@ class Stylizer:
         style_fit: str = "own",
         keep_color: float = 0.0,
         grain: float = 1.0,
-        mask: Mask | Sequence[Mask] | None = None,
+        mask: MaskLike | Sequence[MaskLike] | None = None,
         quality: str = "good",
         steps: int | None = None,
         encoder: str = "eye",
@@ -109,7 +109,7 @@ class Stylizer:
                 squeezed to one size before they are compared.
             keep_color: 0 takes the style's colours, 1 keeps the content's (in OKLab: only lightness is painted).
             grain: strokes for what is flat: 1 gives it the noise that photographs have before it is painted, 0 none, up to 4 more.
-            mask: white is painted, black stays; with several, each is painted with its own style.
+            mask: a Mask, or the path of a picture: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
                 nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
             steps: how many steps of that, in place of ``quality``'s.
@@ -133,14 +133,18 @@ class Stylizer:
         )  # fmt: skip
         in_range("keep-color", keep_color, 0.0, 1.0)
         if size is not None:
-            in_range("size", size, 1, 100_000)
+            in_range("size", whole("size", size), 1, 100_000)
+        must_be("what is painted must be a Picture, as Picture.open makes one of a file", content, Picture)
+        masks, sources = masks_of(mask), _sources(style)
+        if len(sources) not in (1, len(masks) or 1):
+            raise UsageError(
+                f"there must be one style, or one for each mask; got {len(sources)} styles and {len(masks)} masks"
+                " (with weights several are blended into one)"
+            )
+
+        if size is not None:
             factor = size / max(content.width, content.height)
             content = content.resized(max(1, round(content.width * factor)), max(1, round(content.height * factor)))
-        masks = [] if mask is None else [mask] if isinstance(mask, Mask) else list(mask)
-        sources: list[StyleLike] = [style] if isinstance(style, (str, os.PathLike, Picture, Style, Blend)) else list(style)
-        if len(sources) != 1 and len(sources) != len(masks):
-            raise UsageError(f"there must be one style, or one for each mask; got {len(sources)} styles and {len(masks)} masks")
-
         layers: list[Array] = []
         for source in sources:
             painted = content.pixels
@@ -176,19 +180,15 @@ class Stylizer:
         if style_scale is not None:
             in_range("style-scale", style_scale, 0.25, 4.0)
         in_range("grain", grain, 0.0, 4.0)
-        if style_fit not in STYLE_FITS:
-            raise UsageError(unknown("style-fit", style_fit, STYLE_FITS))
-        if method not in METHODS:
-            raise UsageError(unknown("method", method, METHODS))
-        if quality not in QUALITIES:
-            raise UsageError(unknown("quality", quality, QUALITIES))
+        one_of("style-fit", style_fit, STYLE_FITS)
+        one_of("method", method, METHODS)
+        one_of("quality", quality, QUALITIES)
         if steps is not None:
-            in_range("steps", steps, 0, 100_000)
-        if detail not in tiling.DETAILS:
-            raise UsageError(unknown("detail", detail, tiling.DETAILS))
-        if statistics not in tiling.STATISTICS:
-            raise UsageError(unknown("statistics", statistics, tiling.STATISTICS))
+            in_range("steps", whole("steps", steps), 0, 100_000)
+        one_of("detail", detail, tiling.DETAILS)
+        one_of("statistics", statistics, tiling.STATISTICS)
         budget = MEMORY if memory is None else memory
+        in_range("memory", budget, 1, 1e18)
         refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
         return Brush(method, strength, style_scale, style_fit, grain, quality != "draft", detail, statistics, budget, refine)
 
@@ -366,6 +366,14 @@ class _Refinement:
         return refine(
             painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
         ).pixels
+
+
+def _sources(style: StyleLike | Sequence[StyleLike]) -> list[StyleLike]:
+    """What names one style, or each of several; UsageError where something can be none."""
+    sources = list(style) if isinstance(style, Sequence) and not isinstance(style, (str, bytes)) else [style]
+    for source in sources:
+        must_be(A_STYLE, source, str, os.PathLike, Picture, Style, Blend)
+    return sources
 
 
 def _pictures(source: StyleLike, shape: tuple[int, int] | None = None) -> list[Array]:

@@ -108,6 +108,16 @@ WRONG = {
         2,
         "several styles need a time each, as in --style great-wave@0s --style starry-night@4s",
     ),
+    "no time": (
+        ("film.mp4", "-s", "great-wave@xs", "-s", "irises@4s", "-o", "o.mp4"),
+        2,
+        "the time of great-wave must be seconds, as in great-wave@4s; got 'xs'",
+    ),
+    "a time without its unit": (
+        ("film.mp4", "-s", "style.png@4", "-o", "o.mp4"),
+        2,
+        "the time of style.png must be seconds, as in style.png@4s; got '4'",
+    ),
     "no film in it": (
         ("text.mp4", "-s", "style.png", "-o", "o.mp4"),
         1,

@@ -96,7 +96,13 @@ def bomb():
 WRONG = {
     "no picture": ({"content": b"this is no picture"}, {"style": "irises"}, 422, "content: the picture"),
     "empty": ({"content": b""}, {"style": "irises"}, 422, "send one picture, as the body or as the part called content; got an empty one"),
-    "too many pixels": ({"content": bomb}, {"style": "irises"}, 422, "content: the picture"),
+    "too many pixels": (
+        {"content": bomb},
+        {"style": "irises"},
+        422,
+        "content: the picture is 40000 x 40000 pixels, and this service takes 100,000 at most; send a smaller one",
+    ),
+    "two styles": ({}, {"style": ["irises", "great-wave"]}, 422, "got 2 styles and 0 masks (with weights several are blended into one)"),
     "no style": ({}, {}, 422, "give a style"),
     "unknown style": ({}, {"style": "great-wav"}, 422, "unknown style 'great-wav'; did you mean 'great-wave'?"),
     "a path": ({}, {"style": "/etc/passwd"}, 422, "unknown style '/etc/passwd'"),

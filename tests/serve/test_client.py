@@ -151,3 +151,30 @@ def test_what_is_saved_replaces_nothing_unasked(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="can't be read"):
         Client("http://127.0.0.1:1").stylize(tmp_path / "no.jpg", "irises")
+
+
+def sent_as(fake, style="irises", **options):
+    client, sent, answers = fake
+    answers.append((200, {"content-type": "image/png"}, b"painted"))
+    client.stylize(b"photo", style, **options)
+    *_, headers, body = sent[-1]
+    return [part for part in parts(headers, body) if part[0] != "content"]
+
+
+def test_names_come_before_files_as_on_the_command_line(fake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "irises").write_bytes(b"file")
+    (tmp_path / "work.png").write_bytes(b"work")
+    assert sent_as(fake, "irises") == [("style", None, b"irises")]
+    assert sent_as(fake, "./irises") == [("style", "irises", b"file")]
+    assert sent_as(fake, "work.png") == [("style", "work.png", b"work")]
+    with pytest.raises(InputError, match=r"^none\.png can't be read"):
+        sent_as(fake, "none.png")
+
+
+def test_one_mask_or_several(fake, tmp_path):
+    (tmp_path / "sky.png").write_bytes(b"sky")
+    for masks in (str(tmp_path / "sky.png"), tmp_path / "sky.png", [tmp_path / "sky.png"]):
+        assert sent_as(fake, masks=masks)[1:] == [("mask", "sky.png", b"sky")]
+    with pytest.raises(UsageError, match=r"as in masks='sky\.png'; got mask="):
+        sent_as(fake, mask="sky.png")

@@ -183,7 +183,7 @@ def test_all_is_there_after_a_restart(tmp_path):
 
 def test_a_folder_that_can_not_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="choose another folder with --data"):
+    with pytest.raises(InputError, match=r"file \((not a directory|file exists)\); choose another folder with --data"):
         Store(tmp_path / "file", 10**6, 10, 100)
     (tmp_path / "jobs.sqlite3").write_text("this is no database, however long it may be read" * 100)
     with pytest.raises(InputError, match="jobs can't be kept"):

@@ -69,7 +69,7 @@ class TestBadInput:
         assert not (tmp_path / "out.gif").exists()
 
     def test_too_many_pixels(self, clip, tmp_path, paint):
-        with pytest.raises(InputError, match=r"has 64 x 48 pixels a frame, more than 3000; allow them with --max-pixels"):
+        with pytest.raises(InputError, match=r"has 64 x 48 pixels a frame, more than 3,000; give less, or raise --max-pixels"):
             paint(clip, tmp_path / "out.mp4", max_pixels=3000)
 
     @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class TestInterruptedAndResumed:
     def test_another_job_is_not_gone_on_with(self, clip, tmp_path, paint):
         with pytest.raises(Killed):
             paint(clip, tmp_path / "out.mp4", progress=killed_after(6), segment=4)
-        with pytest.raises(UsageError, match=r"out\.mp4 was begun with another strength; give the same, or begin again without --resume"):
+        with pytest.raises(UsageError, match=r"out\.mp4 was begun otherwise \(strength\); give the same, or begin again without --resume"):
             paint(clip, tmp_path / "out.mp4", strength=0.5, segment=4, resume=True)
         assert hidden(tmp_path) == [".out.mp4.parts"], "a mistake costs nothing"
         paint(clip, tmp_path / "out.mp4", strength=0, segment=4)

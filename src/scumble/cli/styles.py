@@ -64,24 +64,33 @@ def show(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Say what a style is, and paint a sample of it."""
+    import json
+
     from scumble.style import Style
 
     if photo is not None and output is None:
         raise UsageError("--photo is what the sample is painted from; say where to write that with -o OUT.png")
     style = Style.named(name)
     facts = {"name": style.name, **style.about}
-    for key, value in facts.items():
-        typer.echo(f"{key:<8} {value}")
-    if output is None:
-        return
+    if output is not None:
+        _paint_sample(style, photo).save(output, overwrite=overwrite)
+        facts["sample"] = str(output)
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        for key, value in facts.items():
+            typer.echo(f"{key:<8} {value}")
+
+
+def _paint_sample(style: Style, photo: Path | None) -> Picture:
     from scumble.picture import Picture
     from scumble.stylizer import Stylizer
 
     content = _sample_photos("--photo FILE", "astronaut")[0] if photo is None else Picture.open(photo)
-    Stylizer()(content, style, size=min(THUMBNAIL, max(content.size))).save(output, overwrite=overwrite)
-    typer.echo(f"{'sample':<8} {output}")
+    return Stylizer()(content, style, size=min(THUMBNAIL, max(content.size)))
 
 
 def _sample_photos(option: str, *names: str) -> list[Picture]:

@@ -155,9 +155,14 @@ def _styles(style: Sequence[str] | None, blend: str | None, painter: Stylizer) -
         from scumble.style import Blend
 
         return [(None, Blend(tuple((weight, painter.style(name)) for weight, name in parse_blend(blend))).blended())]
+    from scumble.style import is_name
+
     timed: list[tuple[float | None, str]] = []
     for text in style or ():
         found = None if Path(text).exists() else _AT.fullmatch(text)
+        name, at, seconds = text.rpartition("@")
+        if found is None and at and is_name(text):
+            raise UsageError(f"the time of {name} must be seconds, as in {name}@4s; got {seconds!r}")
         timed.append((None, text) if found is None else (float(found[2]), found[1]))
     if len(timed) > 1 and any(seconds is None for seconds, _ in timed):
         raise UsageError("several styles need a time each, as in --style great-wave@0s --style starry-night@4s")

@@ -138,9 +138,9 @@ def refine(
         MemoryError: not even those can be had.
         NotFiniteError: the loss is not finite at the very start. Where it ceases to be later, the best so far is returned.
     """
-    errors.in_range("steps", steps, 0, 1_000_000)
+    errors.in_range("steps", errors.whole("steps", steps), 0, 1_000_000)
     errors.in_range("learning rate", learning_rate, 1e-6, 1.0)
-    errors.in_range("scales", scales, 1, 16)
+    errors.in_range("scales", errors.whole("scales", scales), 1, 16)
     for name, weight in (
         ("content weight", content_weight),
         ("style weight", style_weight),

@@ -77,6 +77,7 @@ def resolve_layer(architecture: str, name: str) -> str:
 
 def parse_spec(spec: str) -> tuple[str, tuple[str, ...]]:
     """``"vgg19:relu4_1,conv5_1"`` -> ("vgg19", ("relu4_1", "conv5_1")); without layers relu1_1 … relu5_1. ``"eye"`` has its five."""
+    errors.must_be("an encoder must be a text, as 'eye' or 'vgg19:relu4_1'", spec, str)
     architecture, colon, listed = spec.strip().lower().partition(":")
     names = tuple(n.strip() for n in listed.split(",")) if colon else LEVELS
     if architecture == "eye":

@@ -16,7 +16,8 @@ from functools import cached_property
 from math import ceil
 from typing import Generic, TypeVar
 
-from scumble.errors import ScumbleError
+from scumble.errors import InputError, ScumbleError
+from scumble.picture import Picture, read_size
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -29,6 +30,14 @@ class BusyError(ScumbleError):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the service is busy; try again in {retry_after} s")
         self.retry_after = retry_after
+
+
+def opened(data: bytes, max_pixels: int) -> Picture:
+    """The picture in ``data``; InputError if it is none, or larger. The limit is the service's: who sent it can but send a smaller one."""
+    height, width = read_size(data)
+    if height * width > max_pixels:
+        raise InputError(f"the picture is {width} x {height} pixels, and this service takes {max_pixels:,} at most; send a smaller one")
+    return Picture.open(data, max_pixels=max_pixels)
 
 
 class Slots:

@@ -18,7 +18,7 @@ from scumble._formats import FORMATS, format_named
 from scumble.errors import InputError, UsageError, unknown
 from scumble.picture import Picture
 from scumble.recipe import parse_blend
-from scumble.serve.limits import Upload
+from scumble.serve.limits import Upload, opened
 from scumble.serve.service import OPTIONS, PaintService, defaults
 from scumble.stylizer import METHODS, QUALITIES, STYLE_FITS
 from scumble.tiling import DETAILS, STATISTICS
@@ -242,7 +242,7 @@ def _number(text: str) -> float:
 def decoded(upload: Upload, part: str, max_pixels: int) -> Picture:
     """The picture in an upload; an InputError says which part of the request it is."""
     try:
-        return Picture.open(upload.data, max_pixels=max_pixels)
+        return opened(upload.data, max_pixels)
     except InputError as error:
         raise InputError(f"{part}: {error}") from error
 

@@ -30,7 +30,7 @@ from scumble.fetch import cache_folder
 from scumble.mask import Mask
 from scumble.picture import Picture
 from scumble.recipe import Request, write_recipe
-from scumble.serve.limits import BusyError, Cache, Slots, Upload
+from scumble.serve.limits import BusyError, Cache, Slots, Upload, opened
 from scumble.serve.preview import Kept, Previewer, fitted
 from scumble.serve.settings import Settings
 from scumble.style import Blend, Style
@@ -120,9 +120,7 @@ class PaintService:
             digest = sha256(repr(source.size).encode() + np.ascontiguousarray(source.pixels).data).hexdigest()
             return self._styles.get(f"pixels:{digest}", lambda: self._encoded(source))
         upload = source if isinstance(source, Upload) else Upload("", bytes(source))
-        return self._styles.get(
-            f"sha256:{upload.sha256}", lambda: self._encoded(Picture.open(upload.data, max_pixels=self.settings.max_pixels))
-        )
+        return self._styles.get(f"sha256:{upload.sha256}", lambda: self._encoded(opened(upload.data, self.settings.max_pixels)))
 
     def blended(self, terms: Terms) -> Style:
         """One Style of one or more terms. UsageError if there are none, or for weights that can't be meant."""
@@ -202,7 +200,7 @@ class PaintService:
             raise UsageError(f"{what} needs one picture for a style: names and blends hold what the eye has seen and nothing else")
         if isinstance(source, Picture):
             return source
-        return Picture.open(source.data if isinstance(source, Upload) else source, max_pixels=self.settings.max_pixels)
+        return opened(source.data if isinstance(source, Upload) else source, self.settings.max_pixels)
 
     @cached_property
     def _probe(self) -> Style:
@@ -333,7 +331,7 @@ class PaintService:
         return upload.sha256
 
     def _decoded(self, upload: Upload) -> Kept:
-        return Kept.of(upload, Picture.open(upload.data, max_pixels=self.settings.max_pixels))
+        return Kept.of(upload, opened(upload.data, self.settings.max_pixels))
 
     def kept(self, key: str) -> Kept:
         """What :meth:`keep` was given, with its size and its reduced picture. ForgottenError if it had to make room."""
@@ -348,7 +346,7 @@ class PaintService:
 
     def content(self, key: str) -> Picture:
         """The kept picture in full, with its metadata: decoded again, because in memory it may be a hundred times its file."""
-        return Picture.open(self.kept(key).upload.data, max_pixels=self.settings.max_pixels)
+        return opened(self.kept(key).upload.data, self.settings.max_pixels)
 
     def preview(
         self, key: str, styles: Sequence[Terms], settings: Mapping[str, Any] | None = None, *, masks: Sequence[Picture] = ()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scumble._files import reason
 from scumble.errors import InputError, ScumbleError
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
@@ -98,7 +99,7 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise InputError(f"jobs can't be kept in {folder} ({error}); choose another folder with --data") from error
+            raise InputError(f"jobs can't be kept in {folder} ({reason(error)}); choose another folder with --data") from error
         self._lock = threading.RLock()
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class Animation:
             with PIL.Image.open(self.path, formats=tuple(dict.fromkeys(ANIMATIONS.values()))) as image:
                 if image.width * image.height > max_pixels:
                     size = f"{image.width} x {image.height}"
-                    raise InputError(f"{path} has {size} pixels a frame, more than {max_pixels}; allow them with --max-pixels")
+                    raise InputError(f"{path} has {size} pixels a frame, more than {max_pixels:,}; give less, or raise --max-pixels")
                 frames = int(getattr(image, "n_frames", 1)) - _first(image)
                 loop, form = image.info.get("loop"), image.format
                 size = image.size

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scumble import __version__, weights
-from scumble.errors import MissingExtraError, UsageError, in_range
+from scumble.errors import MissingExtraError, UsageError, in_range, whole
 from scumble.picture import DEFAULT_MAX_PIXELS
 from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter
@@ -128,7 +128,7 @@ def film(
         steady = 0.0
     in_range("segment", segment, 1, 1_000_000)
     if size is not None:
-        in_range("size", size, 1, 100_000)
+        in_range("size", whole("size", size), 1, 100_000)
     began = clock.monotonic()
     name = target if isinstance(target, (str, os.PathLike)) else None
     encoding = None if name is None else _check_target(os.fspath(name), codec, crf)

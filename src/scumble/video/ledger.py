@@ -97,7 +97,7 @@ class Ledger:
             then = state["identity"]
             other = [key for key in self.identity if then.get(key) != self.identity[key]] if state["format"] == FORMAT else ["version"]
             if other:
-                raise UsageError(f"{self.target} was begun with another {', '.join(other)}; give the same, or begin again without --resume")
+                raise UsageError(f"{self.target} was begun otherwise ({', '.join(other)}); give the same, or begin again without --resume")
             self.segments, self.cut = state["segments"], state["cut"]
             with np.load(self.folder / f"after-{len(self.segments) - 1}.npz") as arrays:
                 self.snapshot = {key: arrays[key] for key in arrays.files}

@@ -56,7 +56,7 @@ class VideoFile:
             first = self._first(container, stream)
             if first.width * first.height > max_pixels:
                 size = f"{first.width} x {first.height}"
-                raise InputError(f"{path} has {size} pixels a frame, more than {max_pixels}; allow them with --max-pixels")
+                raise InputError(f"{path} has {size} pixels a frame, more than {max_pixels:,}; give less, or raise --max-pixels")
             self._turn = _turn(first)
             swapped = self._turn[0] % 2 == 1
             aspect = Fraction(stream.sample_aspect_ratio or 0)

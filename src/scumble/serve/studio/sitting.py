@@ -21,7 +21,7 @@ from scumble.color import keep_color
 from scumble.errors import InputError, UsageError, in_range
 from scumble.mask import Mask, composite
 from scumble.picture import SUFFIXES, Picture
-from scumble.serve.limits import Upload
+from scumble.serve.limits import Upload, opened
 from scumble.serve.preview import SIDE, Kept, fitted
 from scumble.serve.service import ForgottenError, PaintService, Terms
 from scumble.serve.studio.blend import blended_quickly
@@ -174,7 +174,7 @@ class Sitting:
         if source not in self.own:
             if len(self.own) >= MOST_STYLES:
                 raise UsageError(f"at most {MOST_STYLES} styles of your own fit here; reload the page to begin anew")
-            picture = Picture.open(upload.data, max_pixels=self.service.settings.max_pixels)
+            picture = opened(upload.data, self.service.settings.max_pixels)
             name = _called(upload, "style")
             named = Upload(name if "." in name else f"{name}.png", upload.data)
             self.own[source] = Own(source, named, self.service.style(upload), shown(fitted(picture, THUMBNAIL)))
@@ -216,7 +216,7 @@ class Sitting:
             if progress is not None:
                 progress(done, total, loss)
 
-        picture = Picture.open(kept.upload.data, max_pixels=self.service.settings.max_pixels)
+        picture = opened(kept.upload.data, self.service.settings.max_pixels)
         painted = self.service.painted(
             picture, [self._terms(look)], settings, masks=_masks(look), progress=step, preview=preview, cancel=cancel
         )
