@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import finish, guided
-from scumble.errors import UsageError, unknown
+from scumble.errors import UsageError, unknown, whole
 from scumble.weights import weight_path
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class Engine:
     def __init__(self, device: str = "auto", threads: int | None = None) -> None:
         if device != "auto" and device not in DEVICES:
             raise UsageError(unknown("device", device, ["auto", *DEVICES]))
-        if threads is not None and (not isinstance(threads, int) or threads < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UsageError(f"threads must be a whole number of at least 1; got {threads!r}")
+        if threads is not None and whole("threads", threads) < 1:
+            raise UsageError(f"threads must be at least 1; got {threads}")
         self.device = device
         # threads wait for each other by spinning: more of them than cores take many times as long, and thousands never end
-        self.threads = None if threads is None else min(threads, os.cpu_count() or threads)
+        self.threads = None if threads is None else min(int(threads), os.cpu_count() or 1)
         self.alone = True
         """Whether nothing else wants the processor and the memory. Then threads of a net wait for each other by spinning, which takes a
         third more of the processor's time, and their memory is kept from one picture to the next: the system's clearing of new

@@ -54,7 +54,7 @@ class Stylizer:
     """
 
     def __init__(self, device: str = "auto", threads: int | None = None) -> None:
-        self.engine = Engine(device, None if threads is None else whole("threads", threads))
+        self.engine = Engine(device, threads)
 
     def style(self, source: StyleLike) -> Style:
         """A Style from whatever names one: a library name, a picture, a folder, a ``.style`` file, a Picture, a Style, a blend."""

@@ -175,8 +175,8 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise InputError(f"{name} is {width} x {height} pixels; a picture needs at least 1 x 1")
     if width * height > max_pixels:
-        amount, limit = (f"{n / 1e6:.6g}" for n in (width * height, max_pixels))
-        raise InputError(f"{name} is {width} x {height} = {amount} megapixels; the limit is {limit}: raise it with --max-pixels")
+        amount = width * height
+        raise InputError(f"{name} is {width} x {height} = {amount:,} pixels; the limit is {max_pixels:,}: raise it with --max-pixels")
 
 
 def _header_size(format: str, head: bytes) -> tuple[int, int]:

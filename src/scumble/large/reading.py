@@ -69,10 +69,8 @@ class Source:
                 raise InputError(f"there is no file {self.path}; check the path")
             header = self._vips.Image.new_from_file(os.fspath(self.path), access="sequential")
             if header.width * header.height > max_pixels:
-                amount = header.width * header.height / 1e6
-                raise InputError(
-                    f"{self.path} has {amount:.6g} megapixels; the limit is {max_pixels / 1e6:.6g}: raise it with --max-pixels"
-                )
+                amount = header.width * header.height
+                raise InputError(f"{self.path} has {amount:,} pixels; the limit is {max_pixels:,}: raise it with --max-pixels")
             self._turn = int(header.get("orientation")) if header.get_typeof("orientation") else 1
             image = self._open()
         self.height, self.width = int(image.height), int(image.width)

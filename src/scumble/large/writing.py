@@ -152,7 +152,7 @@ class Canvas:
             then = state["identity"]
             other = [key for key in self.identity if then.get(key) != self.identity[key]] if state["version"] == _VERSION else ["version"]
             if other:
-                raise UsageError(f"{self.place} was begun with another {', '.join(other)}; give the same, or begin again without --resume")
+                raise UsageError(f"{self.place} was begun otherwise ({', '.join(other)}); give the same, or begin again without --resume")
             with np.load(self.folder / "arrays.npz") as arrays:
                 self.arrays = {key: arrays[key] for key in arrays.files}
             size = state["height"] * state["width"] * state["bands"] * state["bits"] // 8
