@@ -1,7 +1,9 @@
 """The command line from within: what verbs read, write and print. How it behaves as a process: end_to_end/test_command.py."""
 
+import contextlib
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 
@@ -208,6 +210,28 @@ def test_preview_is_a_whole_picture_at_any_time(folder):
     assert (folder / "out.png").exists()
 
 
+def test_a_second_ctrl_c_gives_a_refinement_up_although_that_takes_any_for_the_first():
+    reporter = Reporter(quiet=True)
+    with pytest.raises(KeyboardInterrupt), reporter.refining():
+        reporter._on_interrupt(2, None)
+        with contextlib.suppress(KeyboardInterrupt):  # as a refinement does
+            reporter._on_interrupt(2, None)
+    with pytest.raises(KeyboardInterrupt):
+        reporter._on_interrupt(2, None)
+    reporter = Reporter(quiet=True)
+    with reporter.refining():
+        reporter._on_interrupt(2, None)  # the first alone ends with what there is
+
+
+def test_what_is_painted_already_is_no_input_of_a_folder_in_another_style(folder):
+    (folder / "in").mkdir()
+    shutil.copy(folder / "photo.png", folder / "in" / "a.png")
+    assert run(["stylize", "in", "-s", A_STYLE, "--size", "20"]) == 0
+    assert [job.source for job in plan(["in"], None, ["other"])] == ["in/a.png"]
+    (folder / "in" / "a.png").unlink()
+    assert [job.source for job in plan(["in"], None, ["other"])] == [f"in/a-{A_STYLE}.png"]  # then they must be meant
+
+
 @pytest.mark.parametrize("name", ["photo.png", "style.png", "./out.png", "other.jpg"])
 def test_a_preview_replaces_nothing(folder, name, capsys):
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
@@ -263,8 +287,6 @@ def test_the_first_interrupt_of_a_refinement_is_for_the_next_step():
         reporter._on_interrupt(2, None)
         with pytest.raises(KeyboardInterrupt):
             reporter.step(1, 10, 1.0)
-        with pytest.raises(KeyboardInterrupt):
-            reporter._on_interrupt(2, None)
     assert reporter.stopping
     assert reporter.cut == 1
 

@@ -70,6 +70,11 @@ def test_files_that_are_no_styles(tmp_path: Path) -> None:
         Style.from_image(picture(0)).save(tmp_path / "a.txt")
 
 
+def test_works_without_a_texture_pool_to_one_without():
+    bare = replace(Style.named("irises"), texture=None)
+    assert Style.pooled([bare, bare]).texture is None
+
+
 def test_a_folder_pools_its_works(tmp_path: Path) -> None:
     for i in range(3):
         picture(i).save(tmp_path / f"{i}.png")

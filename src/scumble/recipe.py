@@ -72,14 +72,21 @@ class Request:
         return opened
 
     def paint(
-        self, painter: Stylizer, content: Picture, styles: Sequence[Style | Picture | str], masks: Sequence[Picture], **calls: Any
+        self,
+        painter: Stylizer,
+        content: Picture,
+        styles: Sequence[Style | Picture | str],
+        masks: Sequence[Picture],
+        *,
+        reduced: float = 1.0,
+        **calls: Any,
     ) -> Picture:
         """Paint one picture; ``calls`` are ``progress`` and ``preview`` of ``Stylizer.__call__``.
 
-        A mask is brought to the size of ``content``; ``feather`` is in pixels of that.
+        A mask is brought to the size of ``content``; ``feather`` is in pixels of that before it was ``reduced``.
         """
         own = {k: v for k, v in self.settings.items() if k not in NOT_THE_STYLIZERS}
-        feather, invert = self.settings["feather"], self.settings["invert_mask"]
+        feather, invert = reduced * self.settings["feather"], self.settings["invert_mask"]
         fitted = [Mask.from_picture(m, content.size, feather=feather, invert=invert) for m in masks]
         return painter(content, list(styles), mask=fitted or None, **own, **calls)
 

@@ -99,7 +99,7 @@ class Style:
         """The mixture of ``works``, one at least, with equal weight; what they were tuned by is none of its own."""
         textures = [w.texture for w in works if w.texture is not None]
         pooled = tuple(mixture([w.levels[k] for w in works], [1.0] * len(works)) for k in range(5))
-        return Style(pooled, name, texture=finish.mixed(textures, [1.0] * len(textures)))
+        return Style(pooled, name, texture=finish.mixed(textures, [1.0] * len(textures)) if textures else None)
 
     @staticmethod
     def named(name: str) -> Style:

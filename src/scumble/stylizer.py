@@ -297,6 +297,7 @@ def working_scale(height: float, width: float, style_scale: float | None) -> flo
     side = (height * width) ** 0.5
     if style_scale is None:
         return min(1.0, LARGEST * REFERENCE / side)
+    in_range("style-scale", style_scale, 0.25, 4.0)
     return REFERENCE / (style_scale * side)
 
 

@@ -66,6 +66,21 @@ def test_a_large_input_made_small_is_never_held(tmp_path, low_limit):
     assert Picture.open(tmp_path / "out.webp").size == (160, 200)
 
 
+def test_a_feather_is_as_wide_however_a_picture_is_read(tmp_path, monkeypatch):
+    source = photo(tmp_path / "in.png", 500, 1000)
+    half = np.zeros((500, 1000), np.uint8)
+    half[:, 500:] = 255
+    Image.fromarray(half).save(tmp_path / "half.png")
+    line = ["stylize", source, "-s", "great-wave", "--mask", str(tmp_path / "half.png"), "--feather", "80", "--size", "300", "-q"]
+    found = []
+    for name, limit in (("whole", 10**9), ("read", 10**5), ("rows", 10**4)):
+        monkeypatch.setattr(large, "STREAMED", limit)
+        assert run([*line, "--style-scale", "4", "--detail", "content", "-o", str(tmp_path / f"{name}.png")]) == 0
+        found.append(Picture.open(tmp_path / f"{name}.png").pixels)
+    for other in found[1:]:
+        assert np.abs(found[0] - other)[:, 100:200].mean() < 0.02
+
+
 def test_without_pyvips_it_says_what_to_install(tmp_path, capsys, low_limit, monkeypatch):
     source = photo(tmp_path / "in.png", 400, 500)
     monkeypatch.setattr(large, "is_installed", lambda: False)

@@ -20,7 +20,7 @@ from scumble import large
 from scumble._formats import format_named
 from scumble.cli.reporter import Reporter
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError
-from scumble.picture import SUFFIXES, Picture, read_size
+from scumble.picture import SUFFIXES, Picture, read_recipe, read_size
 from scumble.recipe import NOT_THE_STYLIZERS, STDIO, Request, file_sha256, write_recipe
 from scumble.style import pictures_in
 from scumble.stylizer import Stylizer, working_scale
@@ -50,7 +50,7 @@ def plan(inputs: Sequence[str], output: str | None, styles: Sequence[str]) -> li
     label = re.sub(r"[^\w.+-]+", "-", "+".join(dict.fromkeys(Path(s).stem or "style" for s in styles)))[:100]
     jobs = [Job(source, _target(source, output, label)) for source in sources]
     targets = {job.target for job in jobs}
-    # a folder that was painted before holds pictures of our own, and painting those again is never meant
+    # what was painted here and has lost its recipe since
     jobs = [job for job in jobs if job.source in inputs or job.source not in targets]
     taken: dict[str, str] = {}
     for job in jobs:
@@ -65,7 +65,17 @@ def _taken_apart(given: str) -> list[str]:
         raise UsageError("an input must be a picture, a folder or -; got an empty text")
     if given == STDIO or not Path(given).is_dir():
         return [given]
-    return [os.fspath(p) for p in pictures_in(Path(given))]
+    pictures = [os.fspath(p) for p in pictures_in(Path(given))]
+    return [p for p in pictures if not _is_painted(p)] or pictures
+
+
+def _is_painted(path: str) -> bool:
+    """Whether a picture is one of ours: in a folder that was painted before, in whatever style, these are not meant if there are others."""
+    try:
+        read_recipe(path)
+    except (ScumbleError, OSError):
+        return False
+    return True
 
 
 def _target(source: str, folder: str | None, label: str) -> str:
@@ -168,18 +178,21 @@ class Session:
         if job.target != STDIO and not self.overwrite and target.exists():
             raise InputError(f"{target} exists already; allow overwriting (--overwrite) or choose another name")
         if job.source != STDIO and (way := by_rows(job, self.request.settings, self.limit, resume=self.resume)) is not None:
-            return self._paint_by_rows(job, started) if way == "painted" else self._paint_whole(job, started, self._reduced(job))
-        return self._paint_whole(job, started, None)
+            return self._paint_by_rows(job, started) if way == "painted" else self._paint_whole(job, started, *self._reduced(job))
+        return self._paint_whole(job, started)
 
-    def _paint_whole(self, job: Job, started: float, content: Picture | None) -> dict[str, Any]:
-        """A picture that is held in memory; ``content`` if it is there already."""
+    def _paint_whole(self, job: Job, started: float, content: Picture | None = None, reduced: float = 1.0) -> dict[str, Any]:
+        """A picture that is held in memory; ``content`` if it is there already, and by how much it was ``reduced``."""
         if job.source == STDIO:
             data = sys.stdin.buffer.read()
             content, sha256 = Picture.open(data, max_pixels=self.request.settings["max_pixels"]), hashlib.sha256(data).hexdigest()
         else:
             content = content or Picture.open(job.source, max_pixels=self.request.settings["max_pixels"])
             sha256 = file_sha256(Path(job.source))
-        painted = self._refined(content) if self.request.refines else self.request.paint(self.painter, content, self.styles, self.masks)
+        if self.request.refines:
+            painted = self._refined(content, reduced)
+        else:
+            painted = self.request.paint(self.painter, content, self.styles, self.masks, reduced=reduced)
         recipe = self._recipe(job, sha256)
         if job.target == STDIO:
             sys.stdout.buffer.write(painted.encode(painted.metadata.format or "PNG", recipe=recipe))
@@ -218,11 +231,11 @@ class Session:
             "memory": {"budget": plan.budget, "estimate": plan.estimate},
         }
 
-    def _reduced(self, job: Job) -> Picture:
-        """A picture that is too large to be held, at the size that is asked for."""
+    def _reduced(self, job: Job) -> tuple[Picture, float]:
+        """A picture that is too large to be held, at the size that is asked for, and what part that is of its own."""
         source = large.Source(job.source, max_pixels=self.limit or large.MOST_PIXELS)
         factor = self.request.settings["size"] / max(source.height, source.width)
-        return source.reduced(max(1, round(source.height * factor)), max(1, round(source.width * factor)))
+        return source.reduced(max(1, round(source.height * factor)), max(1, round(source.width * factor))), factor
 
     def _recipe(self, job: Job, sha256: str) -> Mapping[str, Any]:
         if self.recipe is not None:
@@ -241,10 +254,12 @@ class Session:
             **({} if self.reporter.cut is None else {"interrupted": self.reporter.cut}),
         }
 
-    def _refined(self, content: Picture) -> Picture:
+    def _refined(self, content: Picture, reduced: float) -> Picture:
         with self.reporter.refining():
             show = self._show if self.preview else None
-            return self.request.paint(self.painter, content, self.styles, self.masks, progress=self.reporter.step, preview=show)
+            return self.request.paint(
+                self.painter, content, self.styles, self.masks, reduced=reduced, progress=self.reporter.step, preview=show
+            )
 
     def _show(self, pixels: NDArray[np.float32]) -> None:
         assert self.preview is not None

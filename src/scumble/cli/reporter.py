@@ -33,7 +33,7 @@ class Reporter:
         """Ctrl-C was pressed: no further picture is begun."""
         self.cut: int | None = None
         """The step after which the refinement was cut short."""
-        self._refining = False
+        self._refining = self._given_up = False
         self._bar: Progress | None = None
         self._pictures: TaskID | None = None
         self._steps: TaskID | None = None
@@ -53,10 +53,14 @@ class Reporter:
 
     @contextmanager
     def refining(self) -> Generator[None, None, None]:
-        """As long as this lasts, the first Ctrl-C is for :meth:`step` to notice."""
+        """As long as this lasts, the first Ctrl-C is for :meth:`step` to notice. The second is raised at its end, too: a refinement takes
+        any for the wish to have the best so far.
+        """
         self._refining = True
         try:
             yield
+            if self._given_up:
+                raise KeyboardInterrupt
         finally:
             self._refining = False
             if self._bar is not None and self._steps is not None:
@@ -132,6 +136,7 @@ class Reporter:
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
         if not self._refining or self.stopping:
+            self._given_up = self._refining
             raise KeyboardInterrupt
         self.stopping = True
         if self._bar is not None or not self.quiet:

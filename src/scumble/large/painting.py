@@ -95,7 +95,7 @@ def paint(
         styles: one, or as many as masks.
         target: TIFF (tiled, pyramidal, BigTIFF), PNG or JPEG, by its suffix.
         masks: white is painted; finer ones than 4096 pixels a side are reduced to that.
-        feather: in pixels of the picture.
+        feather: in pixels of the picture as it is stored.
         resume: go on with what an interrupted run left beside the target; only unfinished tiles are painted.
         recipe: to be stored in the file, and what a run that is resumed must have in common.
         interrupted: after the painting, says after which step a refinement was cut short; that goes into the recipe.
@@ -263,7 +263,7 @@ def _identity(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
 def _fitted(mask: Picture, source: Source, feather: float, invert: bool) -> Mask:
     scale = min(1.0, _LARGEST_MASK / max(source.height, source.width))
     size = (max(1, round(source.height * scale)), max(1, round(source.width * scale)))
-    return Mask.from_picture(mask, size, feather=feather * scale, invert=invert)
+    return Mask.from_picture(mask, size, feather=feather * scale * source.reduction, invert=invert)
 
 
 def _cut(mask: Mask, window: Window, height: int, width: int) -> Mask:

@@ -74,6 +74,8 @@ class Source:
             self._turn = int(header.get("orientation")) if header.get_typeof("orientation") else 1
             image = self._open()
         self.height, self.width = int(image.height), int(image.width)
+        self.reduction = max(self.height, self.width) / max(int(header.height), int(header.width))
+        """By how much it is smaller than it is stored."""
         if image.interpretation not in _SPACES or image.format not in ("uchar", "ushort"):
             raise InputError(
                 f"{self.path} is of a kind that is not read by rows ({image.interpretation}, {image.format});"

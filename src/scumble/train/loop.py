@@ -93,6 +93,7 @@ def fit(
     step = _resume(folder, model, average, optimizer, memory)
     start = last_save = last_validation = clock()
     sums: dict[str, Tensor | float] = {}
+    summed = 0
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, step)
@@ -112,10 +113,11 @@ def fit(
         for name, value in {"loss": loss.detach(), **numbers}.items():
             sums[name] = sums.get(name, 0.0) + value
         now = clock()
+        summed += 1
         if step % recipe.log_every == 0:
-            means = {k: float(v) / recipe.log_every for k, v in sums.items()}
+            means = {k: float(v) / summed for k, v in sums.items()}
             _log(folder, step, now - start, means)
-            sums = {}
+            sums, summed = {}, 0
         out_of_time = now - start > recipe.minutes * 60
         if now - last_save > recipe.checkpoint_seconds or out_of_time or step == recipe.steps:
             _save(folder, model, average, optimizer, memory, step, recipe)
