@@ -236,7 +236,7 @@ def barycenter(parts: Sequence[Moments], weights: Sequence[float], most_steps: i
     A mixture of two styles has both palettes side by side and the distance between them as new variance; the barycentre
     has one palette half-way. The mean is Σ wᵢ μᵢ; the covariance solves S = Σ wᵢ (S^½ Σᵢ S^½)^½ (Agueh & Carlier 2011) and is found
     by the fixed point S <- S^-½ (Σ wᵢ (S^½ Σᵢ S^½)^½)² S^-½ (Álvarez-Esteban et al. 2016, arXiv 1511.05355). The start (Σ wᵢ Σᵢ^½)²
-    is the answer already when the covariances commute, and what no ``most_steps`` give. Weights as in :func:`mixture`.
+    is the answer already when the covariances commute, and what 0 ``most_steps`` give. Weights as in :func:`mixture`.
     """
     shares = _shares(parts, weights)
     mean = shares @ np.stack([part.mean for part in parts])

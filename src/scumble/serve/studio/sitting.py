@@ -40,7 +40,7 @@ FORMATS = (ORIGINAL, "JPEG", "PNG", "WebP", "TIFF", "AVIF")
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "TIFF": ".tif", "AVIF": ".avif"}
 _OWN = "own:"
 _MOST_BYTES = 200
-"""Of a file's name without its suffix. File systems take 255; what is being written is called a little longer."""
+"""Of a file's name without its suffix; file systems take 255 for both."""
 
 
 @dataclass(frozen=True)
