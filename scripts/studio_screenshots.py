@@ -44,7 +44,7 @@ def repaint(page: Page, action: str) -> None:
 
 
 def keep(page: Page, path: Path) -> None:
-    """A screenshot, reduced so that all of them together stay below a megabyte."""
+    """A screenshot, reduced so that all of them together are about a megabyte."""
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     shot.thumbnail((920, 640), Image.Resampling.LANCZOS)
     shot.save(path, optimize=True)

@@ -277,6 +277,17 @@ def test_textures_mix_as_pooled_pictures_do_and_meet_halfway_as_sharp_as_they_ar
     assert min(ends) < halfway[3:12].reshape(3, 3).trace() < max(ends) < mixed[3:12].reshape(3, 3).trace() * 2
 
 
+def test_quickly_half_way_is_half_way_where_covariances_commute_and_near_it_elsewhere():
+    a, b = (finish.texture(picture(seed)) for seed in (9, 10))
+    stronger = a.copy()
+    finish.scales(stronger)[:, 3:] *= 4  # all contrasts twice as large
+    halfway = finish.scales(finish.between([a, stronger], [1, 1], quick=True))
+    np.testing.assert_allclose(halfway[:, :3], finish.scales(a)[:, :3], atol=1e-6)
+    np.testing.assert_allclose(halfway[:, 3:], 1.5**2 * finish.scales(a)[:, 3:], atol=finish.RIDGE)
+    exact, quick = finish.between([a, b], [1, 2]), finish.between([a, b], [1, 2], quick=True)
+    assert np.abs(quick - exact).max() < 0.05 * np.abs(a - b).max()  # noise of another seed: 0.025
+
+
 @pytest.mark.parametrize("together", [finish.mixed, finish.between])
 def test_with_one_of_smaller_patches_a_blend_is_of_those(together):
     """A ``.style`` file that was written before there were larger ones."""

@@ -80,6 +80,18 @@ def test_the_thumbnails_show_the_visitors_picture(visit, photo_file):
     assert visitor.page.evaluate("document.querySelector('[data-source=irises] img').naturalWidth") == 160
 
 
+def test_the_thumbnails_show_the_next_picture_too_when_there_are_styles_of_ones_own(visit, photo_file, tmp_path):
+    visitor = visit()
+    own = Picture.from_array(np.random.default_rng(0).random((90, 70, 3), np.float32)).save(tmp_path / "my own.png")
+    visitor.page.set_input_files(".sc-gallery input[type=file]", own)
+    visitor.page.wait_for_selector("[data-source^=own]")
+    brought = visitor.page.get_attribute("[data-source^=own] img", "src")
+    visitor.open(photo_file)
+    visitor.page.wait_for_function("!document.querySelector('.sc-gallery').hasAttribute('aria-busy')")
+    assert visitor.page.locator(".sc-card:not(.sc-painted)").count() == 0
+    assert visitor.page.get_attribute("[data-source^=own] img", "src") == brought
+
+
 def test_styles_are_found_blended_and_brought_along(visit, photo_file, tmp_path):
     visitor = visit()
     page = visitor.page
@@ -354,6 +366,9 @@ def test_a_film_is_painted_and_another_one_stopped(visit, tmp_path):
         painted = Image.open(waited.value.path())
         number = sum(1 for _ in ImageSequence.Iterator(painted))
         assert painted.size == (96, 72) and ((0 < number < 200) if stopped else number == 4)
+        shown = f"document.querySelector('#sc-film-moving img[src*=film{count}]')"
+        page.wait_for_function(f"{shown}?.naturalWidth === 96")  # of a <video> browsers show nothing here
+        assert page.locator("#sc-film-shown video").count() == 0
 
 
 def test_who_leaves_stops_the_work(visit, small_file):

@@ -27,6 +27,7 @@ from scumble.serve.settings import Settings
 from scumble.serve.studio import sitting as module
 from scumble.serve.studio.blend import blended_quickly
 from scumble.serve.studio.desk import Desk, received
+from scumble.serve.studio.look import STATIC
 from scumble.serve.studio.share import Shared, command, python
 from scumble.serve.studio.sitting import ORIGINAL, Look, Sitting, decoded, shown
 from scumble.style import Style
@@ -89,6 +90,7 @@ def test_a_painting_is_what_the_library_paints_and_says_how_it_was_made(sitting,
         ("a.svg", ORIGINAL, "a-irises.png"),
         ("-rf ~; é.png", "WebP", "rf-é-irises.webp"),
         ("", "TIFF", "picture-irises.tif"),
+        (f"{'浪' * 95}.png", ORIGINAL, f"{'浪' * 66}.png"),  # 3 bytes each, of which 200 may be used
     ],
 )
 def test_files_are_called_after_the_picture_and_stay_in_their_folder(sitting, name, format, wanted):
@@ -150,6 +152,36 @@ def test_paintings_come_back_with_their_picture_and_the_oldest_make_room(sitting
         sitting.back(1)
 
 
+def test_of_the_pictures_that_were_opened_those_are_kept_that_were_painted(sitting):
+    def files():
+        return {path.name for path in sitting.place("other").parent.iterdir() if path.is_file()}
+
+    sitting.look = Look(sitting.look.terms, {"strength": 0.5})
+    first, second, third = (a_picture(16, 16) for _ in range(3))
+    a = sitting.open(Upload("a.png", first)).key
+    painting = painted(sitting)
+    b = sitting.open(Upload("b.png", second)).key
+    assert files() == {a, b}
+    c = sitting.open(Upload("c.png", third)).key
+    assert sitting.open(Upload("the same under another name.png", third)).key == c
+    assert files() == {a, c}
+    sitting.back(painting.number)
+    assert files() == {a}
+
+
+def test_what_is_painted_keeps_its_picture_when_another_one_is_opened_meanwhile(sitting, monkeypatch):
+    data, made = a_picture(16, 16), sitting.service.painted
+
+    def slowly(*given, **named):
+        sitting.open(Upload("b.png", a_picture(16, 16)))
+        return made(*given, **named)
+
+    sitting.open(Upload("a.png", data))
+    monkeypatch.setattr(sitting.service, "painted", slowly)
+    painting = painted(sitting)
+    assert painting.content.name == "a.png" and painting.content.path.read_bytes() == data
+
+
 def test_a_picture_that_made_room_in_memory_is_read_again(tmp_path):
     service = PaintService(Settings(data=tmp_path, kept_bytes=1_000_000))
     sitting, other = Sitting(service, "irises"), Sitting(service, "irises")
@@ -196,7 +228,19 @@ def test_a_blend_is_previewed_as_it_is_painted(names):
     quick = blended_quickly(terms)
     apart = np.abs(terms[0][1].vector - terms[1][1].vector).mean()
     assert np.abs(quick.vector - exact.vector).mean() < 0.02 * apart
+    painter, example = Stylizer(), Picture.open(STATIC / "example.jpg").resized(128, 128)
+    first, second, wanted, painting = (painter(example, s, quality="draft").pixels for s in (terms[0][1], terms[1][1], exact, quick))
+    # 1 of 255 steps can't be seen; without the texture it is 13
+    assert 255 * np.abs(painting - wanted).mean() < 1 < 20 < 255 * np.abs(first - second).mean()
     assert blended_quickly([(3.0, terms[0][1])]) is terms[0][1]
+
+
+def test_where_some_styles_have_no_texture_a_preview_has_that_of_the_others():
+    wave, irises = Style.named("great-wave"), Style.named("irises")
+    bare = replace(irises, texture=None)
+    assert blended_quickly([(1.0, bare), (1.0, replace(wave, texture=None))]).texture is None
+    for terms in ([(1.0, bare), (1.0, wave)], [(0.0, irises), (1.0, wave)]):
+        np.testing.assert_allclose(blended_quickly(terms).texture, wave.texture, atol=1e-5)
 
 
 # What comes from the browser ----------------------------------------------------------------------------------------------
@@ -237,7 +281,7 @@ def test_thumbnails_of_the_example_are_painted_once_and_unknown_pictures_have_no
     assert first["irises"] != first["great-wave"]
     assert desk.thumbnails(["", ["irises"]])["painted"]["irises"] is first["irises"]
     assert desk.thumbnails(["0" * 64, ["irises"]]) == {}
-    assert desk.thumbnails(["", ["no-such-style"]]) == {}
+    assert desk.thumbnails(["", ["own:0123456789abcdef", "irises", "no-such-style"]]) == {"painted": {"irises": first["irises"]}}
     desk.close()
 
 

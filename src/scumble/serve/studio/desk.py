@@ -21,6 +21,7 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from numpy.typing import NDArray
 
+from scumble import library
 from scumble.errors import InputError, ScumbleError
 from scumble.serve.limits import BusyError, Cache, Slots, Upload
 from scumble.serve.service import PaintService
@@ -139,9 +140,10 @@ class Desk:
     def thumbnails(self, asked: Sequence[Any]) -> Mapping[str, Any]:
         """``[key of the picture, names of styles]`` -> the picture in each of them, small; see :func:`.widgets.gallery`.
 
-        Without a key it is the example: what the page shows before there is a picture.
+        Without a key it is the example: what the page shows before there is a picture. What the library doesn't know is left out.
         """
-        key, names = str(asked[0]), [str(name) for name in asked[1]][:32]
+        key, known = str(asked[0]), library.entries()
+        names = [name for name in map(str, asked[1][:32]) if name in known]  # a style may have been removed since the page was loaded
         try:
             key = key or self.service.keep(self._example)
             painted = {name: found for name in names if (found := self._thumbnails.peek((key, name))) is not None}

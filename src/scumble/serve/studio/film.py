@@ -21,7 +21,7 @@ from scumble.video.animation import ANIMATIONS
 from scumble.video.film import film
 from scumble.video.steady import USUAL
 
-FILMS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".gif", ".webp", ".apng")
+FILMS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", *ANIMATIONS)
 AS_PICTURE = ""
 """The choice that takes the style, or the blend, of the picture tab."""
 
@@ -56,11 +56,13 @@ def film_tab(desk: Desk, sitting: gr.State, quiet: dict[str, Any]) -> None:
                 '<p class="sc-later">The painted film will be shown here.</p>', elem_classes=["sc-bare"], apply_default_css=False
             )
             shown = gr.Video(label="Painted", interactive=False, visible=False, elem_id="sc-film-shown", height=460)
+            # browsers play animations as images, and not at all as films
+            moving = gr.Image(label="Painted", interactive=False, visible=False, buttons=[], elem_id="sc-film-moving", height=460)
             download = gr.DownloadButton("Download", visible=False, elem_id="sc-film-download")
     start.click(
         studio.paint,
         [sitting, source, style, strength, keep_color, steady, size],
-        [status, start, stop, empty, shown, download],
+        [status, start, stop, empty, shown, moving, download],
         trigger_mode="once",
         **quiet,
     )
@@ -83,7 +85,7 @@ class _FilmDesk:
     def paint(
         self, sitting: Sitting, source: str | None, style: str, strength: float, keep_color: float, steady: float, size: float | None
     ) -> Generator[tuple[Any, ...], None, None]:
-        """-> status, start, stop, empty, shown, download, again and again until the film is done."""
+        """-> status, start, stop, empty, shown, moving, download, again and again until the film is done."""
         news: queue.Queue[tuple[int, int | None] | None] = queue.Queue()
         sitting.cancel_film = cancel = Event()
         settings = self.desk.service.settings
@@ -112,20 +114,20 @@ class _FilmDesk:
                 )
             )
         except ScumbleError as error:
-            yield widgets.said(sentence(error), bad=True), *(gr.skip(),) * 5
+            yield widgets.said(sentence(error), bad=True), *(gr.skip(),) * 6
             return
         future.add_done_callback(lambda _: news.put(None))
         began, seen = time.monotonic(), 0.0
-        yield widgets.progress(0, "Painting …"), gr.Button(visible=False), gr.Button(visible=True), *(gr.skip(),) * 3
+        yield widgets.progress(0, "Painting …"), gr.Button(visible=False), gr.Button(visible=True), *(gr.skip(),) * 4
         try:
             while (item := news.get()) is not None:
                 if time.monotonic() - seen < PATIENCE:
                     continue
                 seen = time.monotonic()
-                yield widgets.progress(*_progress(*item, seen - began)), *(gr.skip(),) * 5
+                yield widgets.progress(*_progress(*item, seen - began)), *(gr.skip(),) * 6
             done = future.result()
         except ScumbleError as error:
-            yield widgets.said(sentence(error), bad=True), gr.Button(visible=True), gr.Button(visible=False), *(gr.skip(),) * 3
+            yield widgets.said(sentence(error), bad=True), gr.Button(visible=True), gr.Button(visible=False), *(gr.skip(),) * 4
             return
         finally:
             if not future.done():  # the visitor has gone
@@ -134,8 +136,11 @@ class _FilmDesk:
         width, height = done.size
         text = f"{done.frames} frames · {width} × {height} · {duration(done.seconds)}" + (" · stopped early" if done.interrupted else "")
         file = gr.DownloadButton(f"Download {target.suffix[1:].upper()}", value=str(target), visible=True)
-        film_shown = gr.Video(value=str(target), visible=True)
-        yield widgets.said(text), gr.Button(visible=True), gr.Button(visible=False), gr.HTML(visible=False), film_shown, file
+        if suffix in ANIMATIONS:
+            result = gr.Video(value=None, visible=False), gr.Image(value=str(target), visible=True)
+        else:
+            result = gr.Video(value=str(target), visible=True), gr.Image(value=None, visible=False)
+        yield widgets.said(text), gr.Button(visible=True), gr.Button(visible=False), gr.HTML(visible=False), *result, file
 
 
 def _progress(done: int, total: int | None, elapsed: float) -> tuple[float, str]:

@@ -39,6 +39,8 @@ ORIGINAL = "as the original"
 FORMATS = (ORIGINAL, "JPEG", "PNG", "WebP", "TIFF", "AVIF")
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "TIFF": ".tif", "AVIF": ".avif"}
 _OWN = "own:"
+_MOST_BYTES = 200
+"""Of a file's name without its suffix; file systems take 255 for both."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,9 @@ class Sitting:
         """Take ``upload`` as the picture to be painted, without a mask. InputError if it can't be read."""
         key = self.service.keep(upload)
         path = Path(self._folder.name) / key
-        path.write_bytes(upload.data)
-        self._content = Content(key, _called(upload, "picture.png"), path)
+        with self._lock:
+            path.write_bytes(upload.data)
+            self._turn_to(Content(key, _called(upload, "picture.png"), path))
         self.look = Look(self.look.terms, self.look.settings)
         return self.service.kept(key)
 
@@ -162,6 +165,16 @@ class Sitting:
         except ForgottenError:  # it made room for others' pictures in memory; the file is still here
             self.service.keep(Upload(content.name, content.path.read_bytes()))
             return self.service.kept(content.key)
+
+    def _turn_to(self, content: Content) -> None:
+        former, self._content = self._content, content
+        if former is not None:
+            self._let_go(former)
+
+    def _let_go(self, content: Content) -> None:
+        """Delete the file of a picture, unless it is at hand or has been painted: by its path, as one file may come under two names."""
+        if content.path not in {c.path for c in (self._content, *(p.content for p in self.paintings)) if c is not None}:
+            content.path.unlink(missing_ok=True)
 
     def _opened(self) -> Content:
         if self._content is None:
@@ -235,15 +248,17 @@ class Sitting:
         painting = Painting(
             number, content, place, look, format, self._title(look), note, shown(fitted(painted, SIDE)), shown(fitted(painted, THUMBNAIL))
         )
-        self._remember(painting)
+        self._remember(painting, kept.upload.data)
         return painting
 
     def back(self, number: int) -> Painting:
         """A painting from this sitting; its picture and its look become those at hand. UsageError if it is gone."""
-        for painting in self.paintings:
-            if painting.number == number:
-                self.look, self._content = painting.look, painting.content
-                return painting
+        with self._lock:
+            for painting in self.paintings:
+                if painting.number == number:
+                    self.look = painting.look
+                    self._turn_to(painting.content)
+                    return painting
         raise UsageError("that painting is not kept any more; paint it again")
 
     def unfinished(self, pixels: Pixels) -> Picture:
@@ -285,17 +300,19 @@ class Sitting:
         stem, dot, end = name.rpartition(".")
         suffix = _SUFFIXES.get(format) or (f".{end.lower()}" if f".{end.lower()}" in SUFFIXES else ".png")
         words = [stem if dot else end, *(Path(self._file_or_name(source)).stem for _, source in look.terms)]
-        return "-".join(re.sub(r"[^\w-]+", "-", word).strip("-") for word in words)[:120] + suffix
+        name = "-".join(re.sub(r"[^\w-]+", "-", word).strip("-") for word in words)
+        return name.encode()[:_MOST_BYTES].decode(errors="ignore") + suffix  # what the cut leaves of a character goes
 
-    def _remember(self, painting: Painting) -> None:
+    def _remember(self, painting: Painting, original: bytes) -> None:
         """Keep it, and let the oldest ones go that are too many, or take too much room."""
         with self._lock:
             self.paintings.append(painting)
+            if not painting.content.path.exists():  # the visitor has opened another picture meanwhile
+                painting.content.path.write_bytes(original)
             while len(self.paintings) > 1 and (len(self.paintings) > MOST_PAINTINGS or self._room() > self.service.settings.kept_bytes):
                 gone = self.paintings.pop(0)
                 gone.path.unlink(missing_ok=True)
-                if gone.content not in (self._content, *(p.content for p in self.paintings)):
-                    gone.content.path.unlink(missing_ok=True)
+                self._let_go(gone.content)
 
     def _room(self) -> int:
         """Bytes of all files."""

@@ -108,7 +108,7 @@ function worth(card) { const box = $('.sc-scroll').getBoundingClientRect(), at =
 function put(source, address) { const card = cardOf(source); if (card) { const image = card.querySelector('img'); image.src = address; card.classList.add('sc-painted'); } }
 async function paint() {
   const mine = ++round, key = props.content || '';
-  let left = cards();
+  let left = cards().filter((c) => !c.dataset.source.startsWith('own:')); // the user's own show themselves: the library doesn't know them
   for (const card of left) card.classList.remove('sc-painted');
   root.setAttribute('aria-busy', 'true');
   while (left.length && mine === round && root.isConnected) {
