@@ -211,7 +211,7 @@ def _open_writer(
         return FilmWriter(Path(name), reader.clip, encoding, overwrite=overwrite, identity=identity, resume=resume)
     if is_numbered(name):
         first = reader.first if isinstance(reader, Numbered) else 1
-        return NumberedWriter(name, first=first, overwrite=overwrite, identity=identity, resume=resume)
+        return NumberedWriter(name, first=first, frames=reader.clip.frames, overwrite=overwrite, identity=identity, resume=resume)
     if resume:
         raise UsageError("an animation is written in one go, so there is nothing to resume; resume is for films and numbered pictures")
     return AnimationWriter(Target(Path(name), overwrite), reader.clip)
