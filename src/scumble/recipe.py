@@ -72,7 +72,7 @@ class Request:
         return opened
 
     def paint(
-        self, painter: Stylizer, content: Picture, styles: Sequence[Style | Picture | str], masks: Sequence[Picture], **calls: Any
+        self, painter: Stylizer, content: Picture, styles: Sequence[Style | Picture | str], masks: Sequence[Picture | Mask], **calls: Any
     ) -> Picture:
         """Paint one picture; ``calls`` are ``progress`` and ``preview`` of ``Stylizer.__call__``.
 
@@ -80,7 +80,12 @@ class Request:
         """
         own = {k: v for k, v in self.settings.items() if k not in NOT_THE_STYLIZERS}
         feather, invert = self.settings["feather"], self.settings["invert_mask"]
-        fitted = [Mask.from_picture(m, content.size, feather=feather, invert=invert) for m in masks]
+        fitted = [
+            Mask.from_array(m.weights, content.size, feather=feather, invert=invert)
+            if isinstance(m, Mask)
+            else Mask.from_picture(m, content.size, feather=feather, invert=invert)
+            for m in masks
+        ]
         return painter(content, list(styles), mask=fitted or None, **own, **calls)
 
 

@@ -1,7 +1,9 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -126,6 +128,34 @@ def test_an_animation_is_painted_whole(client, tmp_path, brushwork):
     frames[0].save(tmp_path / "still.gif")
     assert client.submit(tmp_path / "still.gif", brushwork).kind == "picture"
     assert client.submit(tmp_path / "a.gif", brushwork, format="png").kind == "picture"
+
+
+def test_a_job_whose_end_can_not_be_written_ends_no_worker(tmp_path, monkeypatch, caplog):
+    from scumble.serve.jobs import Jobs
+    from scumble.serve.service import PaintService
+
+    service = PaintService(Settings(data=tmp_path))
+    jobs = Jobs(service)
+    done = threading.Event()
+
+    def do(run):
+        if not done.is_set():
+            done.set()
+            raise sqlite3.OperationalError("disk I/O error")
+        jobs._end(run.job, "done")
+
+    monkeypatch.setattr(jobs, "_do", do)
+    jobs.start()
+    try:
+        first = jobs.store.add("picture", "{}", {})
+        assert done.wait(SOON)
+        second = jobs.store.add("picture", "{}", {})
+        until(lambda: jobs.store.get(second.id).ended)
+        assert jobs.store.get(first.id).state == "running", "it is begun again when its lease has run out"
+    finally:
+        jobs.close()
+        service.close()
+    assert f"job {first.id} came to no end" in caplog.text
 
 
 class Served:

@@ -250,7 +250,7 @@ class PaintService:
         styles: Sequence[Terms],
         settings: Mapping[str, Any],
         *,
-        masks: Sequence[Picture] = (),
+        masks: Sequence[Picture | Mask] = (),
         progress: Callable[[int, int, float], None] | None = None,
         preview: Callable[[Array], None] | None = None,
         cancel: threading.Event | None = None,
