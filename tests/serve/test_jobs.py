@@ -130,6 +130,29 @@ def test_an_animation_is_painted_whole(client, tmp_path, brushwork):
     assert client.submit(tmp_path / "a.gif", brushwork, format="png").kind == "picture"
 
 
+@pytest.mark.parametrize(("why", "state"), [("the job was stopped after 1 s", "failed"), (None, "cancelled")])
+def test_a_picture_that_was_stopped_has_no_result_and_says_why(why, state, tmp_path, photo, monkeypatch):
+    from scumble.serve.jobs import Jobs, _Run
+    from scumble.serve.orders import Order
+    from scumble.serve.service import PaintService, StoppedError, Upload
+
+    def stop(_run, _order):
+        raise StoppedError("the painting was cancelled")
+
+    service = PaintService(Settings(data=tmp_path))
+    jobs = Jobs(service)
+    monkeypatch.setattr(jobs, "_picture", stop)
+    jobs.add(Order(Upload("a.jpg", photo), [[(1.0, "irises")]], [], {}), "picture")
+    run = _Run(jobs.store.claim(jobs.owner), 1)
+    run.why = why
+    run.cancel.set()
+    jobs._do(run)
+    ended = jobs.store.get(run.job.id)
+    assert (ended.state, ended.error, ended.result) == (state, why, None)
+    jobs.close()
+    service.close()
+
+
 def test_a_job_whose_end_can_not_be_written_ends_no_worker(tmp_path, monkeypatch, caplog):
     from scumble.serve.jobs import Jobs
     from scumble.serve.service import PaintService

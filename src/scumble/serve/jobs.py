@@ -137,6 +137,9 @@ class Jobs:
             if self._over.is_set():
                 self.store.put_back(job.id, self.owner)
                 return
+            if isinstance(error, StoppedError) and run.why is not None:
+                self._end(job, "failed", error=run.why)
+                return
             if isinstance(error, StoppedError) or (run.cancel.is_set() and run.why is None and isinstance(error, KeyboardInterrupt)):
                 self._end(job, "cancelled")
                 return
