@@ -174,17 +174,24 @@ class Client:
         """The job whenever it changes, until it ends."""
         with self._answer("GET", f"/v1/jobs/{quote(job)}/events") as answer:
             for line in answer:
-                if line.startswith(b"data: "):
+                if line.startswith(b"data: ") and line.endswith(b"\n"):  # one that was cut off tells nothing
                     yield _job(json.loads(line[6:]))
 
     def wait(self, job: str) -> Painted:
         """The result of a job when it has ended; ServiceError if there is none."""
         last: JobInfo | None = None
+        broken = 0
         while last is None or not last.ended:  # a connection that breaks ends the events, not the job
-            for seen in self.events(job):
-                last = seen
-            if last is None or not last.ended:
-                last = self.job(job)
+            try:
+                for seen in self.events(job):
+                    last, broken = seen, 0
+                if last is None or not last.ended:
+                    last = self.job(job)
+            except ServiceError as error:
+                broken += 1
+                if error.status or broken == TRIES:
+                    raise
+                time.sleep(broken)  # a service that is started again is back in seconds, and has the job
         if not last.has_result:
             raise ServiceError(last.error or f"the job is {last.state} and has no result", 404)
         return self.result(job)
@@ -228,7 +235,11 @@ class Client:
                 except (OSError, http.client.HTTPException) as error:
                     raise ServiceError(f"the service at {self._host} can't be reached ({error or type(error).__name__})", 0) from error
                 if answer.status < 400:
-                    yield answer
+                    try:
+                        yield answer
+                    except (OSError, http.client.HTTPException) as error:
+                        sentence = f"the connection to the service at {self._host} broke off ({error or type(error).__name__}); try again"
+                        raise ServiceError(sentence, 0) from error
                     return
                 refused = _refused(answer)
             finally:
@@ -242,7 +253,7 @@ def _refused(answer: http.client.HTTPResponse) -> ServiceError:
     try:
         told = json.loads(answer.read())
         sentence, request_id = str(told["error"]), str(told.get("id", ""))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
         sentence, request_id = f"the service answered with status {answer.status}", ""
     after = answer.headers.get("retry-after", "")
     return ServiceError(sentence, answer.status, request_id, float(after) if after.isdigit() else None)

@@ -76,7 +76,7 @@ class Request:
         painter: Stylizer,
         content: Picture,
         styles: Sequence[Style | Picture | str],
-        masks: Sequence[Picture],
+        masks: Sequence[Picture | Mask],
         *,
         reduced: float = 1.0,
         **calls: Any,
@@ -87,7 +87,12 @@ class Request:
         """
         own = {k: v for k, v in self.settings.items() if k not in NOT_THE_STYLIZERS}
         feather, invert = reduced * self.settings["feather"], self.settings["invert_mask"]
-        fitted = [Mask.from_picture(m, content.size, feather=feather, invert=invert) for m in masks]
+        fitted = [
+            Mask.from_array(m.weights, content.size, feather=feather, invert=invert)
+            if isinstance(m, Mask)
+            else Mask.from_picture(m, content.size, feather=feather, invert=invert)
+            for m in masks
+        ]
         return painter(content, list(styles), mask=fitted or None, **own, **calls)
 
 

@@ -64,6 +64,13 @@ def test_pictures_as_styles_blends_and_masks(http, photo, brushwork, half):
     assert np.abs(painted[:, :31] - Picture.open(photo).pixels[:, :31]).mean() > 0.02
 
 
+def test_so_many_masks_and_no_more(http, photo, half):
+    masks = [("mask", ("m.png", half))] * 9
+    refused = http.post("/v1/stylize", **form(photo, *masks, style="irises"))
+    assert (refused.status_code, refused.json()["error"].partition(":")[0]) == (422, "there may be 8 masks in a request; got 9")
+    assert http.post("/v1/stylize", **form(photo, *masks[:8], style="irises")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("accept", "media"),
     [
@@ -123,6 +130,8 @@ WRONG = {
     "unknown part": ({"contnt": b"x"}, {"style": "irises"}, 422, "unknown part 'contnt'; did you mean 'content'?"),
     "broken style": ({"style": b"x"}, {}, 422, "style: the picture"),
     "broken mask": ({"mask": b"x"}, {"style": "irises"}, 422, "mask: the picture"),
+    "styles without end": ({}, {"style": ["irises"] * 9}, 422, "there may be 8 styles in a request; got 9: send less"),
+    "blend without end": ({}, {"blend": ",".join(["irises=1"] * 9)}, 422, "there may be 8 styles in a request; got 9: send less"),
     "unknown format": ({}, {"style": "irises", "format": "exe"}, 422, "unknown picture format 'exe'"),
     "film option": ({}, {"style": "irises", "steady": "1"}, 422, "unknown option 'steady'"),
 }

@@ -29,7 +29,8 @@ def fake():
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("content-length", str(len(data)))
+            lacking = headers.get("lacking", 0)  # bytes that are announced and don't come
+            self.send_header("content-length", str(len(data) + int(lacking)))
             self.end_headers()
             self.wfile.write(data)
 
@@ -113,6 +114,43 @@ def test_waiting_outlives_a_connection_that_breaks(fake):
     ]
     assert client.wait("x").data == b"painted"
     assert [path for _, path, _, _ in sent] == [f"/art/v1/jobs/x{more}" for more in ("/events", "", "/events", "/result")]
+
+
+def test_waiting_outlives_answers_that_are_cut_off(fake, monkeypatch):
+    client, _, answers = fake
+    pauses = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    stream, cut = {"content-type": "text/event-stream"}, {"lacking": "9"}
+    running = json.dumps(JOB | {"state": "running", "result": None}).encode()
+    answers += [
+        (200, stream | cut, b"data: " + running + b"\n\ndata: {"),
+        (200, cut, running[:20]),
+        (200, stream, b"data: " + json.dumps(JOB).encode() + b"\n\n"),
+        (200, {"content-type": "image/png"}, b"painted"),
+    ]
+    assert client.wait("x").data == b"painted"
+    assert pauses == [1]
+    answers += [(200, cut, b"")] * 2 * module.TRIES
+    with pytest.raises(ServiceError, match="broke off"):
+        client.wait("x")
+
+
+def test_an_answer_that_is_cut_off_is_said_in_a_sentence(fake, monkeypatch):
+    client, _, answers = fake
+    answers += [(200, {"lacking": "9"}, b"half"), (404, {"lacking": "9"}, b"half")]
+    with pytest.raises(ServiceError, match=r"broke off \(IncompleteRead.*\); try again") as refused:
+        client.result("x")
+    assert refused.value.status == 0
+    with pytest.raises(ServiceError, match="status 404"):
+        client.result("x")
+
+    def reset(_answer):
+        raise ConnectionResetError("connection reset by peer")
+
+    answers.append((200, {}, b"half"))
+    monkeypatch.setattr(module.http.client.HTTPResponse, "read", reset)
+    with pytest.raises(ServiceError, match="broke off"):
+        client.result("x")
 
 
 def test_a_job_without_a_result_says_why(fake):

@@ -1,7 +1,9 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -126,6 +128,57 @@ def test_an_animation_is_painted_whole(client, tmp_path, brushwork):
     frames[0].save(tmp_path / "still.gif")
     assert client.submit(tmp_path / "still.gif", brushwork).kind == "picture"
     assert client.submit(tmp_path / "a.gif", brushwork, format="png").kind == "picture"
+
+
+@pytest.mark.parametrize(("why", "state"), [("the job was stopped after 1 s", "failed"), (None, "cancelled")])
+def test_a_picture_that_was_stopped_has_no_result_and_says_why(why, state, tmp_path, photo, monkeypatch):
+    from scumble.serve.jobs import Jobs, _Run
+    from scumble.serve.orders import Order
+    from scumble.serve.service import PaintService, StoppedError, Upload
+
+    def stop(_run, _order):
+        raise StoppedError("the painting was cancelled")
+
+    service = PaintService(Settings(data=tmp_path))
+    jobs = Jobs(service)
+    monkeypatch.setattr(jobs, "_picture", stop)
+    jobs.add(Order(Upload("a.jpg", photo), [[(1.0, "irises")]], [], {}), "picture")
+    run = _Run(jobs.store.claim(jobs.owner), 1)
+    run.why = why
+    run.cancel.set()
+    jobs._do(run)
+    ended = jobs.store.get(run.job.id)
+    assert (ended.state, ended.error, ended.result) == (state, why, None)
+    jobs.close()
+    service.close()
+
+
+def test_a_job_whose_end_can_not_be_written_ends_no_worker(tmp_path, monkeypatch, caplog):
+    from scumble.serve.jobs import Jobs
+    from scumble.serve.service import PaintService
+
+    service = PaintService(Settings(data=tmp_path))
+    jobs = Jobs(service)
+    done = threading.Event()
+
+    def do(run):
+        if not done.is_set():
+            done.set()
+            raise sqlite3.OperationalError("disk I/O error")
+        jobs._end(run.job, "done")
+
+    monkeypatch.setattr(jobs, "_do", do)
+    jobs.start()
+    try:
+        first = jobs.store.add("picture", "{}", {})
+        assert done.wait(SOON)
+        second = jobs.store.add("picture", "{}", {})
+        until(lambda: jobs.store.get(second.id).ended)
+        assert jobs.store.get(first.id).state == "running", "it is begun again when its lease has run out"
+    finally:
+        jobs.close()
+        service.close()
+    assert f"job {first.id} came to no end" in caplog.text
 
 
 class Served:

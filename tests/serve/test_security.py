@@ -66,14 +66,14 @@ def test_proxies_may_leave_or_cut_their_path(guarded, prefix):
 
 
 def test_names_of_other_machines_are_not_answered(plain):
-    for host in ("evil.example", "evil.example:80", "localhost.evil.example", ""):
+    for host in ("evil.example", "evil.example:80", "localhost.evil.example", "", "[::1", "[x]"):
         answer = httpx.get(f"{plain}/v1/styles", headers={"host": host})
         assert answer.status_code == 421, host
     for host in ("localhost", "127.0.0.1:1234", "[::1]:80", "LOCALHOST"):
         assert httpx.get(f"{plain}/v1/styles", headers={"host": host}).status_code == 200, host
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://[x"])
 def test_pages_of_other_sites_can_not_post(plain, photo, origin):
     for headers in ({"origin": origin}, {"sec-fetch-site": "cross-site"}):
         answer = httpx.post(f"{plain}/v1/stylize?style=irises", content=photo, headers=headers)

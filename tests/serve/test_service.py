@@ -1,5 +1,7 @@
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -215,6 +217,28 @@ def test_a_style_is_stretched_to_each_pictures_shape(service, picture, brushwork
     for terms in (WAVE[0], [(0.5, brushwork), (0.5, brushwork)]):
         with pytest.raises(UsageError, match="style-fit 'stretch' needs one picture for a style"):
             service.check([terms], settings)
+
+
+@pytest.mark.parametrize("settings", [{"detail": "painted"}, {"statistics": "exact"}])
+def test_a_picture_in_tiles_that_is_cancelled_ends_after_a_tile(settings, service, monkeypatch):
+    from scumble.tiling import least_memory
+
+    small = replace(service.settings, memory=int(1.05 * least_memory("generator")))
+    large = Picture.from_array(np.random.default_rng(5).random((2000, 300, 3)).astype(np.float32))
+    engine, cancel, tiles = service.painter.engine, threading.Event(), []
+    paint, unfinished = engine.paint, engine.unfinished
+
+    def note(net, *given, **more):
+        tiles.append(net)
+        cancel.set()
+        return net(*given, **more)
+
+    monkeypatch.setattr(service, "settings", small)
+    monkeypatch.setattr(engine, "paint", partial(note, paint))
+    monkeypatch.setattr(engine, "unfinished", partial(note, unfinished))
+    with pytest.raises(StoppedError, match="cancelled"):
+        service.painted(large, WAVE, {"quality": "draft", **settings}, cancel=cancel)
+    assert len(tiles) <= 2, "a tile of a painting asks for its cells"
 
 
 def test_a_refinement_that_is_cancelled_gives_its_best_so_far(service, picture):

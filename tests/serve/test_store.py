@@ -68,6 +68,16 @@ def test_a_lease_that_runs_out_gives_the_job_to_another(store, clock):
     assert store.get(job.id).state == "running"
 
 
+def test_a_job_that_still_runs_is_not_begun_twice(store, clock):
+    job = add(store)
+    for _ in range(ATTEMPTS):
+        store.claim("me")
+        clock.now += LEASE + 1
+        assert store.claim("me", [job.id]) is None
+        assert store.get(job.id).state == "running"
+    assert store.renew(job.id, "me") is not None
+
+
 def test_a_job_that_kills_its_process_again_and_again_fails(store, clock):
     job = add(store)
     for _ in range(ATTEMPTS):
@@ -116,6 +126,7 @@ def test_cancelling(store):
     store.cancel(runs.id)
     states = {store.get(job.id).state: store.get(job.id).cancel for job in (waits, runs)}
     assert states == {"running": 1, "cancelled": 0} or states == {"running": 1}
+    assert store.used() == 10, "whose files are deleted takes no room"
 
 
 def test_the_queue_and_the_disk_have_an_end(store):
@@ -142,6 +153,18 @@ def test_what_has_expired_goes_with_its_files(store, clock):
     assert store.get(claimed.id) is None
     assert not store.path(claimed.id).exists()
     assert store.path(left.id).exists(), "what has not ended does not expire"
+
+
+def test_inputs_go_with_the_end_of_a_job_if_its_worker_could_not_delete_them(store, clock):
+    jobs = [add(store) for _ in range(2)]
+    ended = store.claim("me")
+    waits = next(job for job in jobs if job.id != ended.id)
+    store.path(ended.id, "result.png").write_bytes(b"painted")
+    store.path(ended.id, ".result.parts").mkdir()
+    store.end(ended.id, "me", "done", result="result.png", bytes=7)
+    store.sweep()
+    assert [p.name for p in store.path(ended.id).iterdir()] == ["result.png"]
+    assert [p.name for p in store.path(waits.id).iterdir()] == ["content"]
 
 
 def test_folders_that_nobody_knows_go(store, clock):

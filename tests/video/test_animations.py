@@ -1,11 +1,15 @@
 """GIF, WebP, APNG."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from clips import H, W, animate, animation, picture, shown
+
+from scumble.errors import InputError
+from scumble.video.animation import Animation
 
 
 class TestAnimations:
@@ -41,6 +45,17 @@ class TestAnimations:
         assert animation(tmp_path / "out.gif")[1] is None
         paint(source, tmp_path / "out.webp", strength=0)
         assert animation(tmp_path / "out.webp")[1] == 1
+
+    @pytest.mark.parametrize("told", [4, None])
+    def test_too_many_pixels_in_all(self, told, tmp_path, paint, monkeypatch):
+        source = Animation(animate(tmp_path / "in.gif", self.rgba(), self.DURATIONS, disposal=2))
+        source.clip = replace(source.clip, frames=told)  # what comes through a pipe doesn't tell
+        monkeypatch.setattr("scumble.video.animation.MOST_PIXELS", 4 * H * W - 1)
+        painted = []
+        with pytest.raises(InputError, match=rf"4 frames of {W} x {H} pixels are too many .* 12,287 .* \(\.mp4\)"):
+            paint(source, tmp_path / "out.gif", strength=0, progress=lambda n, _: painted.append(n))
+        assert len(painted) == (0 if told else 3)
+        assert paint(source, tmp_path / "out.gif", strength=0, size=W - 1).frames == 4
 
     def test_painted(self, tmp_path, paint):
         source = animate(tmp_path / "in.webp", self.rgba(), self.DURATIONS, lossless=True)

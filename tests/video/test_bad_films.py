@@ -71,6 +71,9 @@ class TestBadInput:
     def test_too_many_pixels(self, clip, tmp_path, paint):
         with pytest.raises(InputError, match=r"has 64 x 48 pixels a frame, more than 3,000; give less, or raise --max-pixels"):
             paint(clip, tmp_path / "out.mp4", max_pixels=3000)
+        sentence = r"size 100000 makes 7,500,000,000 pixels of a frame; 200,000,000 are allowed, choose less"
+        with pytest.raises(UsageError, match=sentence):
+            paint(clip, tmp_path / "out.mp4", size=100_000)
 
     @pytest.mark.parametrize(
         ("target", "settings", "sentence"),

@@ -1,5 +1,6 @@
 """Films that were stopped or killed, and gone on with."""
 
+import io
 from fractions import Fraction
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ import pytest
 from clips import Killed, N, hidden, killed_after, shown, sound_of
 
 from scumble.errors import InputError, UsageError
+from scumble.video.reading import Raw
 
 
 class TestInterruptedAndResumed:
@@ -73,6 +75,60 @@ class TestInterruptedAndResumed:
     def test_a_stop_before_the_first_frame_is_written_as_well(self, clip, tmp_path, paint):
         assert paint(clip, tmp_path / "out.mp4", strength=0, stop=lambda: True).frames == 1
         assert len(shown(tmp_path / "out.mp4")) == 1
+
+    def test_a_run_that_is_refused_costs_nothing(self, clip, tmp_path, paint):
+        (tmp_path / "out.mp4").write_bytes(b"mine")
+        for target in ("out.mp4", "out-%03d.png"):
+            with pytest.raises(Killed):
+                paint(clip, tmp_path / target, overwrite=True, progress=killed_after(6), segment=4, strength=0)
+        kept = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        for target in ("out.mp4", "out-%03d.png"):
+            with pytest.raises(InputError, match=r"out(-001)?\.(mp4|png) exists already"):
+                paint(clip, tmp_path / target, segment=4, strength=0)
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+    def test_a_run_that_fails_before_its_first_frame_costs_nothing(self, clip, tmp_path, paint):
+        class Broken:
+            clip = Raw(io.BytesIO(), 64, 48, Fraction(25)).clip
+
+            def __iter__(self):
+                raise InputError("the reason")
+
+        with pytest.raises(Killed):
+            paint(clip, tmp_path / "out.mp4", progress=killed_after(6), segment=4, strength=0)
+        with pytest.raises(InputError, match="the reason"):
+            paint(Broken(), tmp_path / "out.mp4", segment=4, strength=0)
+        told = []
+        paint(clip, tmp_path / "out.mp4", segment=4, strength=0, resume=True, progress=lambda n, _: told.append(n))
+        assert told[0] == 5
+
+    @pytest.mark.parametrize("target", ["out.mp4", "out-%03d.png"])
+    def test_stopped_within_the_first_segment(self, target, clip, tmp_path, paint):
+        count = []
+        paint(clip, tmp_path / target, progress=lambda n, _: count.append(n), stop=lambda: len(count) == 2, **self.HOW)
+        with pytest.raises(InputError, match="exists already"):
+            paint(clip, tmp_path / target, **self.HOW)
+        assert paint(clip, tmp_path / target, resume=True, **self.HOW).frames == N
+        assert hidden(tmp_path) == []
+        paint(clip, tmp_path / f"whole-{target}", **self.HOW)
+        for path in tmp_path.glob("out*"):
+            assert path.read_bytes() == (tmp_path / f"whole-{path.name}").read_bytes()
+
+    def test_pictures_of_a_run_that_was_killed_within_the_first_segment(self, clip, tmp_path, paint):
+        with pytest.raises(Killed):
+            paint(clip, tmp_path / "out-%03d.png", progress=killed_after(2), **self.HOW)
+        assert paint(clip, tmp_path / "out-%03d.png", resume=True, **self.HOW).frames == N
+
+    def test_what_was_not_left_by_the_run_is_not_replaced(self, clip, tmp_path, paint):
+        paint(clip, tmp_path / "out.mp4", stop=lambda: True, **self.HOW)
+        (tmp_path / "out.mp4").write_bytes(b"mine")
+        with pytest.raises(InputError, match="exists already"):
+            paint(clip, tmp_path / "out.mp4", resume=True, **self.HOW)
+        (tmp_path / "shot-005.png").write_bytes(b"mine")
+        for resume in (False, True):
+            with pytest.raises(InputError, match=r"shot-005\.png exists already"):
+                paint(clip, tmp_path / "shot-%03d.png", resume=resume, strength=0)
+        assert not (tmp_path / "shot-001.png").exists(), "it is said before anything is painted"
 
     def test_numbered_pictures(self, clip, tmp_path, paint):
         paint(clip, tmp_path / "whole-%03d.png", **self.HOW)

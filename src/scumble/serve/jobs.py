@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scumble.errors import ScumbleError
 from scumble.picture import Picture
 from scumble.serve.limits import step_back
-from scumble.serve.orders import FILMS, MEDIA, Order, finished, from_json, moves, suffix, to_json
+from scumble.serve.orders import FILMS, MEDIA, Order, finished, from_json, suffix, to_json
 from scumble.serve.preview import SIDE, fitted
 from scumble.serve.service import PaintService, StoppedError
 from scumble.serve.store import LEASE, STATES, Job, Store, write_whole
@@ -87,7 +87,8 @@ class Jobs:
             run.cancel.set()
         now = self.store.get(job.id)
         if now is not None and now.ended:
-            self.store.clear_inputs(now)
+            with suppress(OSError):
+                self.store.clear_inputs(now)
 
     def _keep(self) -> None:
         """Renew leases, hear of cancellations, end what takes too long, delete what has expired."""
@@ -111,7 +112,7 @@ class Jobs:
         while not self._over.is_set():
             self._wake.clear()
             try:
-                job = self.store.claim(self.owner)
+                job = self.store.claim(self.owner, list(self._runs))
             except Exception:
                 log.exception("the next job can't be had")
                 job = None
@@ -121,11 +122,13 @@ class Jobs:
             run = self._runs[job.id] = _Run(job, self.settings.job_timeout)
             try:
                 self._do(run)
+            except Exception:  # its end could not be written; when its lease has run out it is begun again
+                log.exception("job %s came to no end", job.id)
             finally:
                 del self._runs[job.id]
 
     def _do(self, run: _Run) -> None:
-        """One job to its end; what goes wrong is written to its row, never raised."""
+        """One job to its end; what goes wrong is written to its row; raised is what the store raises."""
         job = run.job
         try:
             order = from_json(job.request, lambda name: self.store.path(job.id, name).read_bytes())
@@ -133,6 +136,9 @@ class Jobs:
         except BaseException as error:
             if self._over.is_set():
                 self.store.put_back(job.id, self.owner)
+                return
+            if isinstance(error, StoppedError) and run.why is not None:
+                self._end(job, "failed", error=run.why)
                 return
             if isinstance(error, StoppedError) or (run.cancel.is_set() and run.why is None and isinstance(error, KeyboardInterrupt)):
                 self._end(job, "cancelled")
@@ -179,7 +185,7 @@ class Jobs:
 
     def _film(self, run: _Run, order: Order) -> tuple[str, str]:
         from scumble.video import film
-        from scumble.video.animation import Animation
+        from scumble.video.animation import Animation, moves
 
         name = f"result.{order.format or 'mp4'}"
         folder, settings = self.store.path(run.job.id), self.service.complete(order.settings)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from fastapi import Request
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from scumble import library
 from scumble._formats import FORMATS, format_named
 from scumble.errors import InputError, UsageError, unknown
+from scumble.mask import Mask
 from scumble.picture import Picture
 from scumble.recipe import parse_blend
 from scumble.serve.limits import Upload, opened
@@ -31,6 +30,8 @@ FILMS = {"mp4": "video/mp4", "webm": "video/webm", "mkv": "video/x-matroska", "m
 """What a film can become, and what it is called then."""
 MOST_PARTS = 64
 """Files, and as many fields, in one request."""
+MOST_MASKS = 8
+"""Masks, and as many styles, in one request: all masks of a picture are in memory at the same time."""
 
 Source = str | Upload
 
@@ -150,10 +151,14 @@ async def read_order(request: Request, model: type[Options]) -> Order:
     except ValidationError as error:
         raise UsageError(_sentence(error)) from error
     settings = {name: value for name, value in options.model_dump(exclude_unset=True).items() if name in OPTIONS}
+    styles, masks = _styles(options, files.get("style", [])), files.get("mask", [])
+    for what, count in (("styles", sum(map(len, styles))), ("masks", len(masks))):
+        if count > MOST_MASKS:
+            raise UsageError(f"there may be {MOST_MASKS} {what} in a request; got {count}: send less, or paint in several goes")
     return Order(
         contents[0],
-        _styles(options, files.get("style", [])),
-        files.get("mask", []),
+        styles,
+        masks,
         settings,
         options.format,
         getattr(options, "steady", None),
@@ -247,15 +252,6 @@ def decoded(upload: Upload, part: str, max_pixels: int) -> Picture:
         raise InputError(f"{part}: {error}") from error
 
 
-def moves(data: bytes) -> bool:
-    """Whether a file is an animation."""
-    try:
-        with Image.open(BytesIO(data), formats=("GIF", "PNG", "WEBP")) as image:
-            return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what it is, the decoder says in better words
-        return False
-
-
 def check(service: PaintService, order: Order) -> None:
     """Raise what painting would raise about the styles and settings of ``order``."""
     for terms in order.styles:
@@ -281,7 +277,7 @@ def finished(service: PaintService, order: Order, accept: str, **calls: Any) -> 
     check(service, order)
     content = decoded(order.content, "content", limit)
     key = wanted_format(order, accept, content.metadata.format)
-    masks = [decoded(mask, "mask", limit) for mask in order.masks]
+    masks = [Mask.from_picture(decoded(mask, "mask", limit)) for mask in order.masks]
     painted = service.painted(content, order.styles, order.settings, masks=masks, **calls)
     cancel = calls.get("cancel")
     cut = {"interrupted": True} if cancel is not None and cancel.is_set() and service.refines(order.settings) else {}

@@ -30,12 +30,12 @@ from scumble.serve.orders import (
     decoded,
     finished,
     format_named,
-    moves,
     read_order,
     suffix,
 )
 from scumble.serve.service import PaintService
 from scumble.serve.telemetry import Telemetry
+from scumble.video.animation import moves
 
 T = TypeVar("T")
 
@@ -207,7 +207,9 @@ class Api:
         return job_state(self._job(id), self.settings.root_path)
 
     def cancel(self, id: str) -> JobState:
-        """A job that waits is cancelled, a refinement or a film that runs ends with the best so far; one that has ended is deleted."""
+        """A job that waits is cancelled, a refinement or a film that runs ends with the best so far, another picture without a result;
+        one that has ended is deleted.
+        """
         job = self._job(id)
         if job.ended:
             self.jobs.store.delete(id)

@@ -123,7 +123,10 @@ class Guard:
     def _check_host(self, host: str) -> None:
         if self.settings.insecure:
             return
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # no address at all, as in [::1
+            name = ""
         if not is_loopback(name) and name not in (self.settings.host, *self.settings.allowed_hosts):
             raise RefusedError(
                 421, "without a token the service answers to names of this machine only; add the name with --allow-host, or set a token"
@@ -132,7 +135,11 @@ class Guard:
     def _check_origin(self, headers: Headers) -> None:
         origin, host = headers.get("origin"), headers.get("x-forwarded-host", headers.get("host", ""))
         cross = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if cross or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+        try:
+            cross = cross or (origin is not None and urlsplit(origin).netloc.lower() != host.lower())
+        except ValueError:  # no address at all, as in http://[x
+            cross = True
+        if cross:
             raise RefusedError(403, "requests from pages of other sites are not answered")
 
     def _metered(self, receive: Receive, headers: Headers, path: str) -> Receive:

@@ -16,15 +16,17 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from copy import copy
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scumble import library
+from scumble.engine import Engine
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError, in_range, unknown
 from scumble.fetch import cache_folder
 from scumble.mask import Mask
@@ -57,7 +59,19 @@ _DOT = Picture.from_array(np.full((1, 1, 3), 0.5, np.float32))
 
 
 class StoppedError(ScumbleError):
-    """The painting was cancelled before it began, or the service is closing."""
+    """The painting was cancelled before there was anything, or the service is closing."""
+
+
+class _Stoppable:
+    """An engine that does nothing more once ``cancel`` is set: every tile asks it for something."""
+
+    def __init__(self, engine: Engine, cancel: threading.Event) -> None:
+        self._engine, self._cancel = engine, cancel
+
+    def __getattr__(self, name: str) -> Any:
+        if self._cancel.is_set():
+            raise StoppedError("the painting was cancelled")
+        return getattr(self._engine, name)
 
 
 class ForgottenError(InputError):
@@ -225,11 +239,11 @@ class PaintService:
             masks: white is painted; brought to the size of the result.
             progress: called after every step of a refinement with (steps done, steps in all, loss), in the worker's thread.
             preview: called now and then with the refined pixels so far, (H, W, 3) in [0, 1], in the worker's thread.
-            cancel: once set, a refinement ends with the best so far.
+            cancel: once set, a refinement ends with the best so far, and other paintings after the tile that is being painted.
 
         Raises:
             BusyError: too many wait already.
-            StoppedError: it was cancelled before it began.
+            StoppedError: it was cancelled before it began, or before there was anything.
             UsageError, InputError, MissingExtraError: as the Stylizer.
         """
         call = self.submit(
@@ -250,7 +264,7 @@ class PaintService:
         styles: Sequence[Terms],
         settings: Mapping[str, Any],
         *,
-        masks: Sequence[Picture] = (),
+        masks: Sequence[Picture | Mask] = (),
         progress: Callable[[int, int, float], None] | None = None,
         preview: Callable[[Array], None] | None = None,
         cancel: threading.Event | None = None,
@@ -269,7 +283,11 @@ class PaintService:
             if cancel is not None and cancel.is_set() and done < total:
                 raise KeyboardInterrupt  # as Ctrl-C does: the refinement hands back its best
 
-        return self._request(whole).paint(self.painter, content, encoded, masks, progress=step, preview=preview)
+        painter = self.painter
+        if cancel is not None and not self.refines(whole):  # a refinement ends with its best, for which it needs the nets
+            painter = copy(painter)
+            painter.engine = cast(Engine, _Stoppable(painter.engine, cancel))
+        return self._request(whole).paint(painter, content, encoded, masks, progress=step, preview=preview)
 
     def refines(self, settings: Mapping[str, Any]) -> bool:
         """Whether painting with ``settings`` optimises pixels, which takes long and can be cancelled."""

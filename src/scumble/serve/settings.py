@@ -93,7 +93,8 @@ class Settings:
     job_queue: int = 100
     """Jobs that may wait."""
     job_timeout: float = 3600.0
-    """Seconds after which a job is ended: a refinement with its best so far."""
+    """Seconds after which a job is ended: a refinement or a film with its best so far, another picture after the tile that is being
+    painted and without a result. One that is painted whole, in seconds, comes to its end."""
     retention: float = 86_400.0
     """Seconds that a finished job and its result are kept."""
     disk: int = 5_000_000_000

@@ -13,8 +13,8 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,18 +161,19 @@ class Store:
         row = self._one("SELECT COALESCE(SUM(bytes), 0) AS n FROM jobs")
         return 0 if row is None else int(row["n"])
 
-    def claim(self, owner: str) -> Job | None:
-        """The oldest job that waits, or whose worker has died, now ``owner``'s; None if there is none."""
+    def claim(self, owner: str, running: Sequence[str] = ()) -> Job | None:
+        """The oldest job that waits, or whose worker has died, now ``owner``'s; None if there is none.
+
+        ``running`` are those that the owner works on: a lease renewed too late doesn't give them to another of its threads.
+        """
         now = self.clock()
+        died = f"state = 'running' AND lease < ? AND id NOT IN ({', '.join('?' * len(running))})"
         with self._transaction():
             self._db.execute(
-                "UPDATE jobs SET state = 'failed', finished = ?, expires = ?, error = ? "
-                "WHERE state = 'running' AND lease < ? AND attempts >= ?",
-                (now, now + self.retention, f"the job ended the service {ATTEMPTS} times and is not tried again", now, ATTEMPTS),
+                f"UPDATE jobs SET state = 'failed', finished = ?, expires = ?, bytes = 0, error = ? WHERE {died} AND attempts >= ?",
+                (now, now + self.retention, f"the job ended the service {ATTEMPTS} times and is not tried again", now, *running, ATTEMPTS),
             )
-            row = self._one(
-                "SELECT id FROM jobs WHERE state = 'queued' OR (state = 'running' AND lease < ?) ORDER BY created LIMIT 1", (now,)
-            )
+            row = self._one(f"SELECT id FROM jobs WHERE state = 'queued' OR ({died}) ORDER BY created LIMIT 1", (now, *running))
             if row is None:
                 return None
             self._db.execute(
@@ -207,10 +208,10 @@ class Store:
         )
 
     def cancel(self, job: str) -> None:
-        """A job that waits is cancelled, one that runs is told to stop."""
+        """A job that waits is cancelled and its files count no longer, one that runs is told to stop."""
         with self._transaction():
             self._db.execute(
-                "UPDATE jobs SET state = 'cancelled', finished = ?, expires = ? WHERE id = ? AND state = 'queued'",
+                "UPDATE jobs SET state = 'cancelled', finished = ?, expires = ?, bytes = 0 WHERE id = ? AND state = 'queued'",
                 (self.clock(), self.clock() + self.retention, job),
             )
             self._db.execute("UPDATE jobs SET cancel = 1 WHERE id = ? AND state = 'running'", (job,))
@@ -231,8 +232,11 @@ class Store:
             self.delete(row["id"])
         for folder in (self.folder / "jobs").iterdir():
             job = self.get(folder.name)
-            if job is None and now - folder.stat().st_mtime > ORPHAN:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another process deletes as well
+                if job is not None and job.ended:
+                    self.clear_inputs(job)
+                elif job is None and now - folder.stat().st_mtime > ORPHAN:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def clear_inputs(self, job: Job) -> None:
         """What a job that has ended was made of."""

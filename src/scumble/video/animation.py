@@ -1,6 +1,6 @@
 """Animated GIF, WebP and APNG, in and out, with their durations, loops and transparency.
 
-Pillow holds a whole animation before it writes it: these grow with their length, unlike films. That is what they are for.
+Pillow holds a whole animation before it writes it: these grow with their length, unlike films, up to a limit.
 
 Beside ``picture`` this is the one module that opens and writes image files. A Picture is one frame with its profile and metadata;
 durations, loops, disposal and a palette that lasts have no place in it, and nothing else would ever ask it for them.
@@ -35,6 +35,28 @@ UNHURRIED = Fraction(1, 10)
 
 SHAME = 1.25
 """A GIF keeps its palette from frame to frame, lest colours flicker, until a palette of the frame's own errs so much less."""
+
+
+MOST_PIXELS = 2_000_000_000
+"""In all frames of an animation that is written: 2 GB of memory for a GIF, three to four times that for the others."""
+
+
+def moves(data: bytes) -> bool:
+    """Whether a file is an animation of more than one frame."""
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=tuple(dict.fromkeys(ANIMATIONS.values()))) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):  # what it is, the decoder says in better words
+        return False
+
+
+def check_animation(frames: int, height: int, width: int) -> None:
+    """InputError for more pixels than an animation can hold."""
+    if frames * height * width > MOST_PIXELS:
+        raise InputError(
+            f"{frames} frames of {width} x {height} pixels are too many for an animation, which holds {MOST_PIXELS:,} pixels at most; "
+            "make a film of them (.mp4), or give a smaller size"
+        )
 
 
 class Animation:
@@ -93,6 +115,7 @@ class AnimationWriter:
     def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
         """Add a frame; ``snapshot`` is not for animations."""
         pixels = as_bytes(frame.pixels)
+        check_animation(len(self._frames) + 1, *pixels.shape[:2])
         self._frames.append(self._indexed(pixels, frame.alpha) if self.form == "GIF" else _with_alpha(pixels, frame.alpha))
         self._ends.append(frame.time + frame.duration)
 

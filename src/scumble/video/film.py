@@ -17,7 +17,7 @@ from scumble import __version__, weights
 from scumble.errors import MissingExtraError, UsageError, in_range, whole
 from scumble.picture import DEFAULT_MAX_PIXELS
 from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize
-from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter
+from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
 from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
@@ -112,7 +112,7 @@ def film(
         codec: ``h264``, ``h265``, ``vp9`` or ``av1``; None is h264, or vp9 for ``.webm``.
         crf: the codec's quality, lower is better; None is its usual one.
         rate: frames a second of numbered pictures.
-        max_pixels: larger frames are refused.
+        max_pixels: larger frames are refused, as they come and as ``size`` makes them.
         resume: go on with what an earlier run has finished, if there is such.
         segment: frames in a segment; a run that was killed has lost one at most.
         progress: called after each frame.
@@ -142,6 +142,11 @@ def film(
         and Path(name).resolve() == Path(source).resolve()
     ):
         raise UsageError(f"{name} can't be painted over itself; choose another name")
+    shape = _fitted(reader.clip.height, reader.clip.width, size)
+    if size is not None and shape[0] * shape[1] > max_pixels:
+        raise UsageError(f"size {size} makes {shape[0] * shape[1]:,} pixels of a frame; {max_pixels:,} are allowed, choose less")
+    if name is not None and encoding is None and not is_numbered(os.fspath(name)):
+        check_animation(reader.clip.frames or 1, *shape)
     painter = stylizer or Stylizer(threads=painting_threads())
     given = [*style] if isinstance(style, Sequence) and not isinstance(style, str) else [(None, style)]
     timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in given])  # pyright: ignore[reportArgumentType]
@@ -211,7 +216,7 @@ def _open_writer(
         return FilmWriter(Path(name), reader.clip, encoding, overwrite=overwrite, identity=identity, resume=resume)
     if is_numbered(name):
         first = reader.first if isinstance(reader, Numbered) else 1
-        return NumberedWriter(name, first=first, overwrite=overwrite, identity=identity, resume=resume)
+        return NumberedWriter(name, first=first, frames=reader.clip.frames, overwrite=overwrite, identity=identity, resume=resume)
     if resume:
         raise UsageError("an animation is written in one go, so there is nothing to resume; resume is for films and numbered pictures")
     return AnimationWriter(Target(Path(name), overwrite), reader.clip)
@@ -303,12 +308,16 @@ def _under(part: str, snapshot: Snapshot) -> Snapshot:
     return {key.partition(":")[2]: value for key, value in snapshot.items() if key.startswith(f"{part}:")}
 
 
+def _fitted(height: int, width: int, size: int | None) -> tuple[int, int]:
+    factor = 1 if size is None else size / max(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
 def _resized(frame: Frame, size: int | None) -> Frame:
     height, width, _ = frame.pixels.shape
     if size is None or size == max(height, width):
         return frame
-    factor = size / max(height, width)
-    h, w = max(1, round(height * factor)), max(1, round(width * factor))
+    h, w = _fitted(height, width, size)
     if frame.picture is not None:
         picture = frame.picture.resized(w, h)
         return replace(frame, pixels=picture.pixels, picture=picture)

@@ -28,7 +28,7 @@ class Ledger:
     Args:
         target: the file, or the pattern of files, that is being made.
         identity: all that decides what comes out, as JSON values: a job can be gone on with only if it is the same.
-        resume: take up what is there; else it is thrown away.
+        resume: take up what is there; else it is thrown away by :meth:`begin`, so that a run that is refused costs nothing.
 
     UsageError if what is there was begun otherwise, InputError if it is damaged.
     """
@@ -41,10 +41,19 @@ class Ledger:
         self.snapshot: Snapshot | None = None
         self.cut: list[int] | None = None
         """Size and time of the target that Ctrl-C left: it may be replaced by a longer one."""
-        if resume and (self.folder / "state.json").is_file():
-            self._take_up()
-        else:
+        self.taken_up = resume and (self.folder / "state.json").is_file() and self._take_up()
+        """Whether an earlier run is gone on with, be it from its first frame."""
+        self.begun = False
+        """Whether this run has made anything."""
+
+    def begin(self) -> None:
+        """The first frame is there: from now on it is this run that can be gone on with."""
+        if self.begun:
+            return
+        self.begun = True
+        if not self.taken_up:
             shutil.rmtree(self.folder, ignore_errors=True)
+            self._write()
 
     @property
     def done(self) -> int:
@@ -73,11 +82,11 @@ class Ledger:
         with suppress(OSError):
             (self.folder / f"after-{number - 1}.npz").unlink(missing_ok=True)
 
-    def close(self, *, keep: bool) -> None:
-        """The folder goes, but for finished segments that are to be kept; a target made of these is remembered."""
-        if not keep or not self.segments:
+    def close(self, *, keep: bool, cut: bool = False) -> None:
+        """The folder goes, unless it is to be kept; a target that is ``cut``, of what there is so far, is remembered."""
+        if not keep:
             return shutil.rmtree(self.folder, ignore_errors=True)
-        if self.target.exists():
+        if cut:
             self.cut = _stamp(self.target)
         with suppress(OSError):  # on a full disk the older state does
             self._write()
@@ -91,16 +100,19 @@ class Ledger:
             os.fsync(file.fileno())
         part.replace(self.folder / "state.json")
 
-    def _take_up(self) -> None:
+    def _take_up(self) -> bool:
         try:
             state = json.loads((self.folder / "state.json").read_text("utf-8"))
             then = state["identity"]
             other = [key for key in self.identity if then.get(key) != self.identity[key]] if state["format"] == FORMAT else ["version"]
+            if other and not state["segments"]:
+                return False  # nothing is finished, so nothing is lost by beginning again
             if other:
                 raise UsageError(f"{self.target} was begun otherwise ({', '.join(other)}); give the same, or begin again without --resume")
             self.segments, self.cut = state["segments"], state["cut"]
-            with np.load(self.folder / f"after-{len(self.segments) - 1}.npz") as arrays:
-                self.snapshot = {key: arrays[key] for key in arrays.files}
+            if self.segments:
+                with np.load(self.folder / f"after-{len(self.segments) - 1}.npz") as arrays:
+                    self.snapshot = {key: arrays[key] for key in arrays.files}
             missing = [s["file"] for s in self.segments if "file" in s and not (self.folder / s["file"]).is_file()]
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, UsageError):
@@ -108,6 +120,7 @@ class Ledger:
             raise InputError(f"what is finished of {self.target} can't be read any more; begin again without --resume") from error
         if missing:
             raise InputError(f"of what was finished of {self.target}, {missing[0]} is missing; begin again without --resume")
+        return True
 
 
 def _stamp(path: Path) -> list[int]:

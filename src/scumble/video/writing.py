@@ -165,6 +165,7 @@ class FilmWriter:
         """Encode a frame; with a ``snapshot`` the segment ends after it. InputError where that fails."""
         with writing(self.target.path):
             if self._segment is None:
+                self.ledger.begin()
                 number = len(self.ledger.segments)
                 self._segment = _Segment(self.ledger.path(f"segment-{number:05}.mp4.part"), self.clip, self.encoding, frame.time)
             self._segment.write(self._even(as_bytes(frame.pixels)), frame)
@@ -182,7 +183,7 @@ class FilmWriter:
                 self.target.publish(joined)
             if last:
                 (self.ledger.folder / last["file"]).unlink(missing_ok=True)
-        self.ledger.close(keep=interrupted)
+        self.ledger.close(keep=interrupted, cut=interrupted)
 
     def abandon(self) -> None:
         """Nothing under the final name; finished segments stay for ``resume``, and a warning says so."""
@@ -191,7 +192,8 @@ class FilmWriter:
             self._segment = None
         for left in self.ledger.folder.glob("joined*"):
             left.unlink(missing_ok=True)
-        self.ledger.close(keep=True)
+        if self.ledger.begun:
+            self.ledger.close(keep=self.ledger.done > 0 or self.ledger.made_target)
         if self.ledger.done:
             log.warning("%d frames are finished and kept; --resume goes on after them", self.ledger.done)
 
@@ -274,15 +276,27 @@ class NumberedWriter:
     """Pictures ``out/%05d.png``, numbered as those they were painted from, or from 1 on; each is whole or not there."""
 
     def __init__(
-        self, pattern: str, *, first: int = 1, overwrite: bool = False, identity: Mapping[str, Any] | None = None, resume: bool = False
+        self,
+        pattern: str,
+        *,
+        first: int = 1,
+        frames: int | None = None,
+        overwrite: bool = False,
+        identity: Mapping[str, Any] | None = None,
+        resume: bool = False,
     ) -> None:
         path = Path(pattern)
         if not path.parent.is_dir():
             raise InputError(f"cannot write {pattern}: there is no folder {path.parent}; make it first")
-        self.pattern, self.first, self.overwrite = pattern, first, overwrite
+        self.pattern, self.first = pattern, first
         self.ledger = Ledger(path, identity or {}, resume=resume)
         self.done, self.snapshot = self.ledger.done, self.ledger.snapshot
-        self._again = resume and self.done > 0
+        # of a run that is gone on with nothing but its last segment is known: pictures after that are its own
+        self.overwrite = overwrite or self.ledger.taken_up
+        taken = (Path(pattern % (first + k)) for k in range(frames or 1))
+        there = None if self.overwrite else next((path for path in taken if path.exists()), None)
+        if there is not None:
+            raise InputError(f"{there} exists already; allow overwriting (--overwrite) or choose another name")
         self._next, self._recorded = self.done, self.done
 
     def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
@@ -291,8 +305,9 @@ class NumberedWriter:
         if picture is None:
             whole = frame.pixels if frame.alpha is None else np.dstack([as_bytes(frame.pixels), frame.alpha])
             picture = Picture.from_array(whole)
-        # what lies after the last segment was left by the run that is gone on with
-        picture.save(self.pattern % (self.first + self._next), overwrite=self.overwrite or self._again)
+        with writing(Path(self.pattern)):
+            self.ledger.begin()
+        picture.save(self.pattern % (self.first + self._next), overwrite=self.overwrite)
         self._next += 1
         if snapshot is not None:
             with writing(Path(self.pattern)):
@@ -305,7 +320,8 @@ class NumberedWriter:
 
     def abandon(self) -> None:
         """The pictures so far stay: each of them is whole."""
-        self.ledger.close(keep=True)
+        if self.ledger.begun:
+            self.ledger.close(keep=True)
 
 
 class RawWriter:
