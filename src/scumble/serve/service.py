@@ -185,7 +185,7 @@ class PaintService:
         size = None if whole["size"] is None else min(whole["size"], 1)
         # at strength 0 all settings are looked at and nothing is painted; what is left is the strength itself
         self._request({**whole, "strength": 0.0, "size": size}).paint(self.painter, _DOT, [self._probe] * styles, [_DOT] * masks)
-        self._request(defaults() | {"strength": whole["strength"]}).paint(self.painter, _DOT, [self._probe], [])
+        self._request(defaults() | {"strength": whole["strength"], "quality": "draft"}).paint(self.painter, _DOT, [self._probe], [])
 
     def _check_encoder(self, spec: str) -> None:
         """UsageError unless it is the eye, or one of those that the service offers and with layers that it has."""
