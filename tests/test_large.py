@@ -223,7 +223,7 @@ def test_going_on_with_something_else_is_refused(tmp_path, painter):
     settings = {"painter": painter, "style_scale": 4.0, "memory": 415_000_000}
     with pytest.raises(Stop):
         large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, recipe={"style": "a"}, **settings)
-    with pytest.raises(UsageError, match="another style"):
+    with pytest.raises(UsageError, match=r"was begun otherwise \(style\)"):
         large.paint(path, ["irises"], tmp_path / "out.png", resume=True, recipe={"style": "b"}, **settings)
     folder = tmp_path / ".out.png.parts"
     (folder / "canvas").write_bytes(b"")
