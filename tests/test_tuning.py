@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from scumble import Picture, Style, Stylizer, library, tiling, weights
 from scumble.cli import run
 from scumble.engine import Engine
 from scumble.errors import UsageError
-from scumble.serve.studio.blend import blended_quickly
 from scumble.style import Blend, Tuning, blended_tuning
 
 torch = pytest.importorskip("torch", reason="tuning needs the torch extra")
@@ -111,15 +109,15 @@ def test_a_digest_tells_tunings_apart(stylizer: Stylizer) -> None:
     assert replace(plain, name="other").digest == plain.digest
 
 
-@pytest.mark.parametrize("blended", [lambda terms: Blend(tuple(terms)).blended(), blended_quickly], ids=["blend", "preview"])
-def test_a_blend_is_tuned_by_the_mean(stylizer: Stylizer, blended: Callable[[list[tuple[float, Style]]], Style]) -> None:
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_blend_is_tuned_by_the_mean(stylizer: Stylizer, quick: bool) -> None:
     plain = replace(Style.named("the-scream"), tuning=None)
     one, two = tuned(plain, stylizer.engine, 1), tuned(Style.named(NAME), stylizer.engine, 2)
     assert one.tuning is not None and two.tuning is not None
-    got = blended([(3.0, one), (1.0, two)]).tuning
+    got = Blend(((3.0, one), (1.0, two))).blended(quick=quick).tuning
     assert got is not None
     np.testing.assert_allclose(got.offset, 0.75 * one.tuning.offset + 0.25 * two.tuning.offset, atol=1e-3)
-    half = blended([(1.0, one), (1.0, plain)]).tuning
+    half = Blend(((1.0, one), (1.0, plain))).blended(quick=quick).tuning
     assert half is not None
     np.testing.assert_allclose(half.offset, 0.5 * one.tuning.offset, atol=1e-3)
     stale = replace(two, tuning=Tuning(two.tuning.offset, "0123456789abcdef"))

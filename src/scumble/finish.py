@@ -538,7 +538,7 @@ def between(textures: Sequence[Array], weights: Sequence[float], *, quick: bool 
     for k in range(SCALES):
         parts = [scales(t)[k].astype(np.float64) for t in textures]
         gaussians = [Moments(np.tile(p[:3], patch * patch), of_patches(p[3:].reshape(-1, 3, 3))) for p in parts]
-        middle = barycenter(gaussians, weights, 0) if quick else barycenter(gaussians, weights)
+        middle = barycenter(gaussians, weights, quick=quick)
         found.append(np.concatenate([middle.mean[:3], _of_offsets(middle.covariance).ravel()]))
     return np.concatenate(found).astype(np.float32)
 

@@ -230,13 +230,13 @@ def mixture(parts: Sequence[Moments], weights: Sequence[float]) -> Moments:
     return Moments(mean, _weighted_sum(shares, [part.covariance for part in parts]) + spread.T @ spread)
 
 
-def barycenter(parts: Sequence[Moments], weights: Sequence[float], most_steps: int = _MOST_STEPS) -> Moments:
+def barycenter(parts: Sequence[Moments], weights: Sequence[float], *, quick: bool = False) -> Moments:
     """Wasserstein barycentre of Gaussians: a blend of styles that is as sharp as they are (Mroueh 2020, *Wasserstein style transfer*).
 
     A mixture of two styles has both palettes side by side and the distance between them as new variance; the barycentre
     has one palette half-way. The mean is Σ wᵢ μᵢ; the covariance solves S = Σ wᵢ (S^½ Σᵢ S^½)^½ (Agueh & Carlier 2011) and is found
     by the fixed point S <- S^-½ (Σ wᵢ (S^½ Σᵢ S^½)^½)² S^-½ (Álvarez-Esteban et al. 2016, arXiv 1511.05355). The start (Σ wᵢ Σᵢ^½)²
-    is the answer already when the covariances commute, and what 0 ``most_steps`` give. Weights as in :func:`mixture`.
+    is the answer already when the covariances commute, and what is given where it is to be ``quick``. Weights as in :func:`mixture`.
     """
     shares = _shares(parts, weights)
     mean = shares @ np.stack([part.mean for part in parts])
@@ -246,7 +246,7 @@ def barycenter(parts: Sequence[Moments], weights: Sequence[float], most_steps: i
     shares = shares[shares > 0.0]
     roots = [_root(part.covariance) for part in used]
     root = _weighted_sum(shares, roots)
-    for _ in range(most_steps):
+    for _ in range(0 if quick else _MOST_STEPS):
         step = _inverse_of_root(root) @ _weighted_sum(shares, [_polar(r @ root) for r in roots])
         # S = step stepᵀ; its root is the polar factor of stepᵀ, so nothing is ever squared and small eigenvalues keep their digits
         previous, root = root, _polar(step.T)

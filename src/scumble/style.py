@@ -248,11 +248,15 @@ class Blend:
 
     __rmul__ = __mul__
 
-    def blended(self) -> Style:
+    def blended(self, *, quick: bool = False) -> Style:
         """One Style half-way between: at every level the Wasserstein barycentre of the Gaussians.
 
         A plain mixture would be wider than any of its parts (two palettes side by side, all contrasts at once); the barycentre is
         as sharp as they are. Weights are scaled to sum to 1; UsageError if all are 0.
+
+        ``quick`` takes where the barycentre's iteration begins, which is its answer when covariances commute: what is painted with it
+        differed by 0.1 to 0.5 of 255 steps on average (512 × 512 pixels; three pairs of styles and a blend of three), where the styles
+        themselves lie 35 to 95 apart. The iteration takes half a second, too long for a slider.
         """
         weights = [w for w, _ in self.terms]
         if sum(weights) <= 0:
@@ -260,9 +264,9 @@ class Blend:
         styles = [s for _, s in self.terms]
         total = sum(weights)
         name = "+".join(f"{w / total:.3g}*{s.name or 'style'}" for w, s in self.terms)
-        levels = tuple(barycenter([s.levels[k] for s in styles], weights) for k in range(5))
+        levels = tuple(barycenter([s.levels[k] for s in styles], weights, quick=quick) for k in range(5))
         textured = [(w, s.texture) for w, s in self.terms if s.texture is not None and w > 0]
-        texture = finish.between([t for _, t in textured], [w for w, _ in textured]) if textured else None
+        texture = finish.between([t for _, t in textured], [w for w, _ in textured], quick=quick) if textured else None
         return Style(levels, name, tuning=blended_tuning(self.terms), texture=texture)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

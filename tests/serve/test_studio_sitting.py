@@ -25,12 +25,11 @@ from scumble.serve.limits import Upload
 from scumble.serve.service import PaintService, defaults
 from scumble.serve.settings import Settings
 from scumble.serve.studio import sitting as module
-from scumble.serve.studio.blend import blended_quickly
 from scumble.serve.studio.desk import Desk, received
 from scumble.serve.studio.look import STATIC
 from scumble.serve.studio.share import Shared, command, python
 from scumble.serve.studio.sitting import ORIGINAL, Look, Sitting, decoded, shown
-from scumble.style import Style
+from scumble.style import Blend, Style
 from scumble.stylizer import Stylizer
 
 RNG = np.random.default_rng(5)
@@ -225,22 +224,21 @@ def test_weights_that_no_blend_can_have(terms):
 def test_a_blend_is_previewed_as_it_is_painted(names):
     terms = [(k + 1.0, Style.named(name)) for k, name in enumerate(names)]
     exact = sum((w * s for w, s in terms[1:]), start=terms[0][0] * terms[0][1]).blended()
-    quick = blended_quickly(terms)
+    quick = Blend(tuple(terms)).blended(quick=True)
     apart = np.abs(terms[0][1].vector - terms[1][1].vector).mean()
     assert np.abs(quick.vector - exact.vector).mean() < 0.02 * apart
     painter, example = Stylizer(), Picture.open(STATIC / "example.jpg").resized(128, 128)
     first, second, wanted, painting = (painter(example, s, quality="draft").pixels for s in (terms[0][1], terms[1][1], exact, quick))
     # 1 of 255 steps can't be seen; without the texture it is 13
     assert 255 * np.abs(painting - wanted).mean() < 1 < 20 < 255 * np.abs(first - second).mean()
-    assert blended_quickly([(3.0, terms[0][1])]) is terms[0][1]
 
 
 def test_where_some_styles_have_no_texture_a_preview_has_that_of_the_others():
     wave, irises = Style.named("great-wave"), Style.named("irises")
     bare = replace(irises, texture=None)
-    assert blended_quickly([(1.0, bare), (1.0, replace(wave, texture=None))]).texture is None
-    for terms in ([(1.0, bare), (1.0, wave)], [(0.0, irises), (1.0, wave)]):
-        np.testing.assert_allclose(blended_quickly(terms).texture, wave.texture, atol=1e-5)
+    assert Blend(((1.0, bare), (1.0, replace(wave, texture=None)))).blended(quick=True).texture is None
+    for terms in (((1.0, bare), (1.0, wave)), ((0.0, irises), (1.0, wave))):
+        np.testing.assert_allclose(Blend(terms).blended(quick=True).texture, wave.texture, atol=1e-5)
 
 
 # What comes from the browser ----------------------------------------------------------------------------------------------

@@ -136,12 +136,12 @@ class PaintService:
         upload = source if isinstance(source, Upload) else Upload("", bytes(source))
         return self._styles.get(f"sha256:{upload.sha256}", lambda: self._encoded(opened(upload.data, self.settings.max_pixels)))
 
-    def blended(self, terms: Terms) -> Style:
-        """One Style of one or more terms. UsageError if there are none, or for weights that can't be meant."""
+    def blended(self, terms: Terms, *, quick: bool = False) -> Style:
+        """One Style of one or more terms, see :meth:`Blend.blended`. UsageError if there are none, or for weights that can't be meant."""
         styles = tuple((weight, self.style(source)) for weight, source in terms)
         if not styles:
             raise UsageError("a style needs one term at least; got none")
-        return styles[0][1] if len(styles) == 1 else Blend(styles).blended()
+        return styles[0][1] if len(styles) == 1 else Blend(styles).blended(quick=quick)
 
     @property
     def styles_encoded(self) -> int:

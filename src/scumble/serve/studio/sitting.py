@@ -24,7 +24,6 @@ from scumble.picture import SUFFIXES, Picture
 from scumble.serve.limits import Upload, opened
 from scumble.serve.preview import SIDE, Kept, fitted
 from scumble.serve.service import ForgottenError, PaintService, Terms
-from scumble.serve.studio.blend import blended_quickly
 from scumble.serve.studio.share import MASK, Shared
 from scumble.style import Style
 
@@ -202,7 +201,7 @@ class Sitting:
     def preview(self) -> Picture:
         """What the look at hand would give, at most 1024 pixels."""
         kept, look = self.kept(), self.look
-        style = blended_quickly([(weight, self.service.style(source)) for weight, source in self._terms(look)])
+        style = self.service.blended(self._terms(look), quick=True)
         return self.service.preview(kept.key, [[(1.0, style)]], self._settings(look, kept), masks=_masks(look))
 
     def refines(self) -> bool:
