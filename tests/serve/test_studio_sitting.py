@@ -54,7 +54,7 @@ def a_picture(height=48, width=64, format="png"):
 
 
 def painted(sitting, format=ORIGINAL, **calls):
-    return sitting.paint(format, cancel=threading.Event(), **calls)
+    return sitting.paint(sitting.at_hand(), format, cancel=threading.Event(), **calls)
 
 
 # Sittings -----------------------------------------------------------------------------------------------------------------
@@ -114,13 +114,23 @@ def test_a_mask_means_the_same_in_the_preview_and_in_the_painting(sitting):
     assert changed[:384].max() == 0 and changed[640:].min() > 0
 
 
-def test_what_is_not_done_yet_is_shown_with_mask_and_colours(sitting):
+def test_what_is_not_done_yet_is_shown_with_mask_and_colours_of_when_it_began(sitting, monkeypatch):
     sitting.open(Upload("a.png", a_picture()))
     mask = np.zeros((48, 64), np.float32)
     mask[:, :32] = 1
     sitting.look = Look(((1.0, "irises"),), {"keep_color": 1.0}, Picture.from_array(mask).encode("png"))
-    grey = np.full((24, 32, 3), 0.5, np.float32)
-    seen, content = sitting.unfinished(grey).pixels, sitting.kept().small.resized(32, 24).pixels
+    content = sitting.kept().small.resized(32, 24).pixels
+
+    def painted(picture, styles, settings, *, preview, **_):
+        sitting.open(Upload("b.png", Picture.from_array(np.zeros((90, 20, 3), np.float32)).encode("png")))  # goes on to something else
+        sitting.look = Look(((1.0, "irises"),), {})
+        preview(np.full((24, 32, 3), 0.5, np.float32))
+        return picture
+
+    monkeypatch.setattr(sitting.service, "painted", painted)
+    shown = []
+    sitting.paint(sitting.at_hand(), ORIGINAL, preview=shown.append, cancel=threading.Event())
+    seen = shown[0].pixels
     assert np.array_equal(seen[:, 17:], content[:, 17:])
     assert np.abs(seen[:, :15] - content[:, :15]).max() > 0.1 and np.ptp(seen[:, :15], axis=2).max() > 0.05
 
@@ -131,7 +141,7 @@ def test_a_refinement_that_is_stopped_says_so(sitting):
     sitting.look = Look(((1.0, "irises"),), {"quality": "best"})
     assert sitting.refines()
     cancel = threading.Event()
-    painting = sitting.paint(ORIGINAL, cancel=cancel, progress=lambda done, total, loss: done == 2 and cancel.set())
+    painting = sitting.paint(sitting.at_hand(), ORIGINAL, cancel=cancel, progress=lambda done, total, loss: done == 2 and cancel.set())
     assert "stopped after 2 of 75 steps" in painting.note and read_recipe(painting.path)["interrupted"] == 2
 
 

@@ -17,12 +17,11 @@ from typing import Any
 from weakref import WeakSet
 
 import gradio as gr
-import numpy as np
 from gradio.utils import get_upload_folder
-from numpy.typing import NDArray
 
 from scumble import library
 from scumble.errors import InputError, ScumbleError
+from scumble.picture import Picture
 from scumble.serve.limits import BusyError, Cache, Slots, Upload
 from scumble.serve.service import PaintService
 from scumble.serve.studio import widgets
@@ -210,14 +209,14 @@ class Desk:
         def progress(done: int, total: int, _loss: float) -> None:
             news.put((done, total))
 
-        def preview(pixels: NDArray[np.float32]) -> None:
-            news.put(shown(sitting.unfinished(pixels)))
+        def preview(unfinished: Picture) -> None:
+            news.put(shown(unfinished))
 
         try:
             refines = sitting.is_open and sitting.refines()
             slots = self.long if refines else self.service.slots
-            sitting.kept()
-            future = slots.submit(lambda: sitting.paint(format, progress=progress, preview=preview, cancel=cancel))
+            work = sitting.at_hand()
+            future = slots.submit(lambda: sitting.paint(work, format, progress=progress, preview=preview, cancel=cancel))
         except ScumbleError as error:
             yield (gr.skip(), widgets.said(sentence(error), bad=True), *(gr.skip(),) * 4)
             return

@@ -98,6 +98,15 @@ class Painting:
     thumbnail: str
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be painted, and how: stays as it is when the visitor goes on to something else."""
+
+    content: Content
+    kept: Kept
+    look: Look
+
+
 class Sitting:
     """One visitor's pictures; ``style`` is what it begins with. Files live in a folder of their own, which goes when the sitting ends."""
 
@@ -208,20 +217,27 @@ class Sitting:
         """Whether painting will take long, and can be stopped with the best so far."""
         return self.service.refines(self.look.settings)
 
+    def at_hand(self) -> Work:
+        """The picture and the look at hand. UsageError if there is no picture yet."""
+        return Work(self._opened(), self.kept(), self.look)
+
     def paint(
         self,
+        work: Work,
         format: str,
         *,
         progress: Callable[[int, int, float], None] | None = None,
-        preview: Callable[[Pixels], None] | None = None,
+        preview: Callable[[Picture], None] | None = None,
         cancel: threading.Event,
     ) -> Painting:
         """Paint in full resolution, in this thread, and keep the file; once ``cancel`` is set a refinement ends with its best so far.
 
-        ``format`` is one of :data:`FORMATS`. The file carries the recipe. Raises as :meth:`scumble.serve.service.PaintService.painted`.
+        ``format`` is one of :data:`FORMATS`; ``preview`` is shown how far a refinement has come. The file carries the recipe. Raises as
+        :meth:`scumble.serve.service.PaintService.painted`.
         """
-        content, kept, look, began = self._opened(), self.kept(), self.look, time.monotonic()
+        content, kept, look, began = work.content, work.kept, work.look, time.monotonic()
         settings, steps = self._settings(look, kept), [0, 0]
+        show = None if preview is None else lambda pixels: preview(_unfinished(work, pixels))
 
         def step(done: int, total: int, loss: float) -> None:
             steps[:] = done, total
@@ -230,7 +246,7 @@ class Sitting:
 
         picture = opened(kept.upload.data, self.service.settings.max_pixels)
         painted = self.service.painted(
-            picture, [self._terms(look)], settings, masks=_masks(look), progress=step, preview=preview, cancel=cancel
+            picture, [self._terms(look)], settings, masks=_masks(look), progress=step, preview=show, cancel=cancel
         )
         cut = {"interrupted": steps[0]} if steps[0] < steps[1] else {}
         named = [(weight, self.own[source].upload if source in self.own else source) for weight, source in look.terms]
@@ -259,16 +275,6 @@ class Sitting:
                     self._turn_to(painting.content)
                     return painting
         raise UsageError("that painting is not kept any more; paint it again")
-
-    def unfinished(self, pixels: Pixels) -> Picture:
-        """What a refinement has come to so far, with colours kept and mask as they will be in the end."""
-        kept, look = self.kept(), self.look
-        height, width, _ = pixels.shape
-        content = kept.small.resized(width, height)
-        layer = keep_color(np.clip(pixels, 0.0, 1.0), content.pixels, look.settings.get("keep_color", 0.0))
-        feather = look.softness * max(content.size)
-        masks = [Mask.from_picture(m, content.size, feather=feather, invert=look.invert) for m in _masks(look)]
-        return content.with_pixels(composite(content.pixels, [(layer, mask) for mask in masks]) if masks else layer)
 
     def shared(self, format: str) -> Shared:
         """The look at hand, to be said elsewhere."""
@@ -316,6 +322,16 @@ class Sitting:
     def _room(self) -> int:
         """Bytes of all files."""
         return sum(path.stat().st_size for path in Path(self._folder.name).rglob("*") if path.is_file())
+
+
+def _unfinished(work: Work, pixels: Pixels) -> Picture:
+    """What a refinement has come to so far, with colours kept and mask as they will be in the end."""
+    height, width, _ = pixels.shape
+    content, look = work.kept.small.resized(width, height), work.look
+    layer = keep_color(np.clip(pixels, 0.0, 1.0), content.pixels, look.settings.get("keep_color", 0.0))
+    feather = look.softness * max(content.size)
+    masks = [Mask.from_picture(m, content.size, feather=feather, invert=look.invert) for m in _masks(look)]
+    return content.with_pixels(composite(content.pixels, [(layer, mask) for mask in masks]) if masks else layer)
 
 
 def _called(upload: Upload, otherwise: str) -> str:
