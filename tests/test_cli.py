@@ -232,6 +232,38 @@ def test_what_is_painted_already_is_no_input_of_a_folder_in_another_style(folder
     assert [job.source for job in plan(["in"], None, ["other"])] == [f"in/a-{A_STYLE}.png"]  # then they must be meant
 
 
+def test_a_picture_that_cannot_be_painted_so_does_not_stop_the_others(folder, capsys):
+    Image.new("RGB", (20_000, 2)).save(folder / "a.png")
+    (folder / "a.png").rename(folder / "a.webp")  # a format is told by the content, and that of the result by the name
+    assert run(["stylize", "a.webp", "photo.png", "-s", A_STYLE, "-o", "out/"]) == 1
+    assert "WebP holds at most" in capsys.readouterr().err
+    assert [p.name for p in (folder / "out").iterdir()] == [f"photo-{A_STYLE}.png"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["--steps", "-1"], "steps must be between 0 and 100000; got -1"),
+        (["--feather", "1e9", "--mask", "mask.png"], "feather must be between 0 and 10000; got 1e+09"),
+        (["--quality", "fine", "--encoder", "vgg91"], "unknown encoder 'vgg91'; did you mean 'vgg19'?"),
+    ],
+)
+def test_a_wrong_setting_is_told_once_and_before_all_else(folder, wrong, sentence, capsys):
+    assert run(["stylize", "photo.png", "other.jpg", "-s", A_STYLE, *wrong]) == 2
+    (folder / f"photo-{A_STYLE}.png").touch()
+    assert run(["stylize", "photo.png", "-s", A_STYLE, *wrong]) == 2
+    assert capsys.readouterr().err == 2 * f"error: {sentence}\n"
+
+
+def test_max_pixels_counts_for_styles_and_masks(folder, capsys):
+    Image.new("RGB", (100, 100)).save(folder / "large.png")
+    for more in (["-s", "large.png"], ["-s", A_STYLE, "--mask", "large.png"]):
+        assert run(["stylize", "photo.png", *more, "-o", "out.png", "--max-pixels", "9999"]) == 1
+        assert "large.png is 100 x 100 = 10,000 pixels; the limit is 9,999" in capsys.readouterr().err
+        assert run(["stylize", "photo.png", *more, "-o", "out.png", "--max-pixels", "10K", "--overwrite"]) == 0
+        capsys.readouterr()
+
+
 @pytest.mark.parametrize("name", ["photo.png", "style.png", "./out.png", "other.jpg"])
 def test_a_preview_replaces_nothing(folder, name, capsys):
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}

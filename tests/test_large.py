@@ -13,7 +13,7 @@ from scumble.large.painting import PROCESS
 from scumble.large.reading import Source
 from scumble.mask import Mask
 from scumble.picture import Picture, read_recipe
-from scumble.stylizer import Stylizer, working_scale
+from scumble.stylizer import Stylizer, defaults, working_scale
 from scumble.tiling import Window, partition
 from test_tiling import scene
 
@@ -103,10 +103,7 @@ def test_reduced_is_the_whole_made_smaller(tmp_path):
 
 
 def brush(painter, detail, memory):
-    return painter.brush(
-        strength=1.0, method="generator", style_scale=3.0, style_fit="own", grain=1.0, quality="good", steps=None, encoder="eye",
-        detail=detail, statistics="thumbnail", memory=memory, progress=None, preview=None,
-    )  # fmt: skip
+    return painter.brush(**{**defaults(), "style_scale": 3.0, "detail": detail, "memory": memory})
 
 
 @pytest.mark.parametrize("detail", ["content", "painted"])
@@ -240,7 +237,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
         ({"target": tmp_path / "out.webp"}, UsageError, ".tif, .png or .jpg"),
         ({"target": path}, InputError, "exists already"),
         ({"target": tmp_path / "no" / "out.png"}, InputError, "no folder"),
-        ({"max_pixels": 1000}, InputError, "--max-pixels"),
+        ({"max_pixels": 1000}, InputError, "raise max-pixels"),
+        ({"size": 10.5}, UsageError, "size must be a whole number"),
         ({"memory": 1000_000}, UsageError, "--memory"),
         ({"style_scale": 0.25}, UsageError, "style-scale"),
         ({"detail": "nice"}, UsageError, "unknown detail"),

@@ -120,7 +120,9 @@ def test_decompression_bombs_are_refused_by_the_header(tmp_path):
     path.write_bytes(png_header(30_000, 30_000))
     with pytest.raises(InputError) as error:
         Picture.open(path)
-    assert sentence(error) == f"{path} is 30000 x 30000 = 900,000,000 pixels; the limit is 200,000,000: raise it with --max-pixels"
+    assert (
+        sentence(error) == f"{path} is 30000 x 30000 = 900,000,000 pixels; the limit is 200,000,000: raise max-pixels, or make it smaller"
+    )
     assert DEFAULT_MAX_PIXELS == 200_000_000
 
 
@@ -132,7 +134,7 @@ def test_the_limit_holds_for_every_format_before_decoding(format, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
     with pytest.raises(InputError) as error:
         Picture.open(FILES[format], max_pixels=1199)
-    assert sentence(error) == "the picture is 30 x 40 = 1,200 pixels; the limit is 1,199: raise it with --max-pixels"
+    assert sentence(error) == "the picture is 30 x 40 = 1,200 pixels; the limit is 1,199: raise max-pixels, or make it smaller"
 
 
 @pytest.mark.parametrize("wrong", ["many", None])

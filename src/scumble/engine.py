@@ -62,6 +62,8 @@ class Engine:
         if threads is not None and whole("threads", threads) < 1:
             raise UsageError(f"threads must be at least 1; got {threads}")
         self.device = device
+        if device not in ("auto", "cpu"):
+            self._providers()  # or say at once that there is none
         # threads wait for each other by spinning: more of them than cores take many times as long, and thousands never end
         self.threads = None if threads is None else min(int(threads), os.cpu_count() or 1)
         self.alone = True
@@ -69,7 +71,7 @@ class Engine:
         third more of the processor's time, and their memory is kept from one picture to the next: the system's clearing of new
         pages took a third of its time at 3840 × 2160. Counts for nets that are loaded after it is set."""
 
-    def _session(self, name: str) -> onnxruntime.InferenceSession:
+    def _providers(self) -> list[str]:
         import onnxruntime as ort
 
         available = ort.get_available_providers()
@@ -79,6 +81,11 @@ class Engine:
                 f"device {device!r} is not in the installed ONNX Runtime, which has "
                 f"{', '.join(k for k, v in DEVICES.items() if v in available)}; for CUDA install onnxruntime-gpu in place of onnxruntime"
             )
+        return [DEVICES[device], DEVICES["cpu"]] if device != "cpu" else [DEVICES["cpu"]]
+
+    def _session(self, name: str) -> onnxruntime.InferenceSession:
+        import onnxruntime as ort
+
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if self.alone:  # one net's threads would spin on while the next one wants the cores: a look at a draft took 97 ms, not 78
@@ -93,9 +100,7 @@ class Engine:
         if options.enable_cpu_mem_arena:
             _open_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")
-        return ort.InferenceSession(
-            os.fspath(weight_path(name)), options, providers=[DEVICES[device], DEVICES["cpu"]] if device != "cpu" else [DEVICES["cpu"]]
-        )
+        return ort.InferenceSession(os.fspath(weight_path(name)), options, providers=self._providers())
 
     @cached_property
     def _eye(self) -> onnxruntime.InferenceSession:

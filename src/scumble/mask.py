@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from scumble._files import Source
 from scumble.errors import UsageError, in_range, must_be
-
-if TYPE_CHECKING:
-    from scumble.picture import Picture, Source
+from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 
 Float32 = NDArray[np.float32]
 Pixels = NDArray[np.floating[Any]]
@@ -63,11 +62,10 @@ class Mask:
         *,
         feather: float = 0.0,
         invert: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Mask:
         """A mask from any picture that :class:`~scumble.picture.Picture` can read; see :meth:`from_picture`."""
-        from scumble.picture import Picture
-
-        return cls.from_picture(Picture.open(source), size, feather=feather, invert=invert)
+        return cls.from_picture(Picture.open(source, max_pixels=max_pixels), size, feather=feather, invert=invert)
 
     @classmethod
     def from_picture(cls, picture: Picture, size: tuple[int, int] | None = None, *, feather: float = 0.0, invert: bool = False) -> Mask:
@@ -136,14 +134,14 @@ class Mask:
 MaskLike: TypeAlias = Mask | str | os.PathLike[str]
 
 
-def masks_of(given: MaskLike | Sequence[MaskLike] | None) -> list[Mask]:
+def masks_of(given: MaskLike | Sequence[MaskLike] | None, max_pixels: int) -> list[Mask]:
     """One mask or several, each a Mask or the path of a picture; UsageError for anything else."""
     if given is None:
         return []
     masks = list(given) if isinstance(given, Sequence) and not isinstance(given, (str, bytes)) else [given]
     for mask in masks:
         must_be("a mask must be a Mask (Mask.from_array makes one of an array) or the path of a picture", mask, Mask, str, os.PathLike)
-    return [mask if isinstance(mask, Mask) else Mask.open(mask) for mask in masks]
+    return [mask if isinstance(mask, Mask) else Mask.open(mask, max_pixels=max_pixels) for mask in masks]
 
 
 def composite(base: Pixels, layers: Sequence[tuple[Pixels, Mask]]) -> Float32:

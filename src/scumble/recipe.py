@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from scumble import __version__, library, weights
 from scumble.engine import FINISH
-from scumble.errors import InputError, UsageError
-from scumble.mask import Mask
+from scumble.errors import InputError, UsageError, in_range
+from scumble.mask import MOST_FEATHER, Mask
 from scumble.picture import Picture
 from scumble.style import Blend, Style, is_name, pictures_in
-from scumble.stylizer import QUALITIES
+from scumble.stylizer import QUALITIES, defaults
 
 if TYPE_CHECKING:
     from scumble.stylizer import Stylizer
@@ -70,6 +70,12 @@ class Request:
             else:
                 opened.append(terms[0][1] if looked_at else styles[0][1])
         return opened
+
+    def check(self, painter: Stylizer) -> None:
+        """UsageError or MissingExtraError for what is wrong with the settings, and would be with any picture."""
+        own = {k: v for k, v in self.settings.items() if k not in NOT_THE_STYLIZERS}
+        painter.brush(**{**defaults(), **own})
+        in_range("feather", self.settings["feather"], 0.0, MOST_FEATHER)
 
     def paint(
         self,

@@ -24,7 +24,7 @@ from scumble import finish, library
 from scumble._files import reason
 from scumble.errors import InputError, UsageError, in_range, must_be
 from scumble.fusion import Moments, barycenter, mixture, moments
-from scumble.picture import SUFFIXES, Picture
+from scumble.picture import DEFAULT_MAX_PIXELS, SUFFIXES, Picture
 
 if TYPE_CHECKING:
     from scumble.engine import Engine
@@ -66,9 +66,15 @@ class Style:
         return f"Style({self.name!r}, {numbers} statistics, {tuned}, {texture})"
 
     @staticmethod
-    def from_image(source: str | os.PathLike[str] | bytes | Picture, *, name: str = "", engine: Engine | None = None) -> Style:
-        """The style of one picture (a file, its bytes, or a Picture); InputError if it can't be read."""
-        picture = source if isinstance(source, Picture) else Picture.open(source)
+    def from_image(
+        source: str | os.PathLike[str] | bytes | Picture,
+        *,
+        name: str = "",
+        engine: Engine | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Style:
+        """The style of one picture (a file, its bytes, or a Picture); InputError if it can't be read, or has more than ``max_pixels``."""
+        picture = source if isinstance(source, Picture) else Picture.open(source, max_pixels=max_pixels)
         if not name and isinstance(source, (str, os.PathLike)):
             name = Path(source).stem
         return replace(Style.of_pixels(at_reference(picture).pixels, _engine(engine)), name=name)
@@ -79,20 +85,26 @@ class Style:
         return Style(tuple(moments(t) for t in engine.eye(pixels)), texture=finish.texture(pixels))
 
     @staticmethod
-    def from_folder(folder: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
+    def from_folder(folder: str | os.PathLike[str], *, engine: Engine | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Style:
         """A painter's manner: the statistics of all pictures in a folder, poured together with equal weight.
 
         Pooling is a mixture (:func:`~scumble.fusion.mixture`): whatever colours and strokes occur in any of the works stay possible.
         """
-        return Style.from_pictures(pictures_in(Path(folder)), name=Path(folder).resolve().name, engine=engine)
+        return Style.from_pictures(pictures_in(Path(folder)), name=Path(folder).resolve().name, engine=engine, max_pixels=max_pixels)
 
     @staticmethod
-    def from_pictures(sources: Sequence[str | os.PathLike[str] | Picture], *, name: str = "", engine: Engine | None = None) -> Style:
+    def from_pictures(
+        sources: Sequence[str | os.PathLike[str] | Picture],
+        *,
+        name: str = "",
+        engine: Engine | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Style:
         """As :meth:`from_folder`, of pictures wherever they are; UsageError if there are none."""
         if not sources:
             raise UsageError("a style needs one picture at least; got none")
         shared = _engine(engine)
-        return Style.pooled([Style.from_image(source, engine=shared) for source in sources], name)
+        return Style.pooled([Style.from_image(source, engine=shared, max_pixels=max_pixels) for source in sources], name)
 
     @staticmethod
     def pooled(works: Sequence[Style], name: str = "") -> Style:
@@ -112,7 +124,7 @@ class Style:
         return Style(_unpack(tensors), found.name, about, _tuning(tensors, generator), _texture(tensors))
 
     @staticmethod
-    def open(source: str | os.PathLike[str], *, engine: Engine | None = None) -> Style:
+    def open(source: str | os.PathLike[str], *, engine: Engine | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Style:
         """Whatever ``source`` is: a name of the library, a ``.style`` file, a picture or a folder of pictures.
 
         Names come first: what a name means must not depend on the folder one stands in. ``./name`` is a path in any case.
@@ -126,8 +138,8 @@ class Style:
         if path.suffix == ".style":
             return Style.load(path)
         if path.is_dir():
-            return Style.from_folder(path, engine=engine)
-        return Style.from_image(path, engine=engine)
+            return Style.from_folder(path, engine=engine, max_pixels=max_pixels)
+        return Style.from_image(path, engine=engine, max_pixels=max_pixels)
 
     @property
     def vector(self) -> NDArray[np.float32]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
 StyleLike = str | os.PathLike[str] | Picture | Style | Blend
+_Pictures: TypeAlias = str | os.PathLike[str] | Picture
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss)."""
 
@@ -51,10 +56,12 @@ class Stylizer:
     Args:
         device: ``auto``, ``cpu``, ``cuda``, … see :class:`~scumble.engine.Engine`.
         threads: for one picture; None is all cores.
+        max_pixels: larger pictures are refused as styles and masks, where it is paths that are given.
     """
 
-    def __init__(self, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, device: str = "auto", threads: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         self.engine = Engine(device, threads)
+        self.max_pixels = max_pixels
 
     def style(self, source: StyleLike) -> Style:
         """A Style from whatever names one: a library name, a picture, a folder, a ``.style`` file, a Picture, a Style, a blend."""
@@ -62,17 +69,24 @@ class Stylizer:
             return source.blended()
         if isinstance(source, Picture):
             return Style.from_image(source, engine=self.engine)
-        return Style.open(source, engine=self.engine)
+        return Style.open(source, engine=self.engine, max_pixels=self.max_pixels)
 
     def seen(self, source: StyleLike, brush: Brush, height: int, width: int) -> Seen:
         """A style as a picture of (height, width) is painted with it; UsageError if ``brush`` wants pictures of it where there are none."""
+        if not _is_pictures(source):
+            if brush.style_fit == "stretch":
+                raise UsageError(
+                    "style-fit 'stretch' needs the style as a picture or a folder; names, .style files and blends hold but numbers"
+                )
+            if brush.refine.steps and brush.refine.encoder != "eye":
+                raise UsageError(
+                    "encoders other than 'eye' need the style as a picture or a folder; names and .style files hold statistics of the eye"
+                    " alone"
+                )
+            return Seen(self.style(source), list)
         if brush.style_fit == "own":
-            return Seen(self.style(source), lambda: _pictures(source))
-        pictures = _pictures(source, (height, width))
-        if not pictures:
-            raise UsageError(
-                "style-fit 'stretch' needs the style as a picture or a folder; names, .style files and blends hold but numbers"
-            )
+            return Seen(self.style(source), lambda: _pictures(source, self.max_pixels))
+        pictures = _pictures(source, self.max_pixels, (height, width))
         return Seen(Style.pooled([Style.of_pixels(p, self.engine) for p in pictures]), lambda: pictures)
 
     def __call__(
@@ -128,20 +142,13 @@ class Stylizer:
             MissingExtraError: refinement without PyTorch.
         """
         brush = self.brush(
-            strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, grain=grain, quality=quality, steps=steps,
-            encoder=encoder, detail=detail or "content", statistics=statistics, memory=memory, progress=progress, preview=preview,
+            strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, keep_color=keep_color, grain=grain,
+            quality=quality, steps=steps, encoder=encoder, size=size, detail=detail, statistics=statistics, memory=memory,
+            progress=progress, preview=preview,
         )  # fmt: skip
-        in_range("keep-color", keep_color, 0.0, 1.0)
-        if size is not None:
-            in_range("size", whole("size", size), 1, 100_000)
         must_be("what is painted must be a Picture, as Picture.open makes one of a file", content, Picture)
-        masks, sources = masks_of(mask), _sources(style)
-        if len(sources) not in (1, len(masks) or 1):
-            raise UsageError(
-                f"there must be one style, or one for each mask; got {len(sources)} styles and {len(masks)} masks"
-                " (with weights several are blended into one)"
-            )
-
+        masks, sources = masks_of(mask, self.max_pixels), _sources(style)
+        one_for_each(len(sources), len(masks))
         if size is not None:
             factor = size / max(content.width, content.height)
             content = content.resized(max(1, round(content.width * factor)), max(1, round(content.height * factor)))
@@ -150,7 +157,7 @@ class Stylizer:
             painted = content.pixels
             if strength > 0:
                 painted = self._paint(content.pixels, self.seen(source, brush, content.height, content.width), brush)
-            layers.append(keep_content_color(painted, content.pixels, keep_color))
+            layers.append(keep_content_color(painted, content.pixels, brush.keep_color))
         if not masks:
             return content.with_pixels(layers[0])
         if len(layers) == 1:
@@ -165,32 +172,40 @@ class Stylizer:
         method: str,
         style_scale: float | None,
         style_fit: str,
+        keep_color: float,
         grain: float,
         quality: str,
         steps: int | None,
         encoder: str,
-        detail: str,
+        size: int | None,
+        detail: str | None,
         statistics: str,
         memory: int | None,
-        progress: Progress | None,
-        preview: Callable[[Array], None] | None,
+        progress: Progress | None = None,
+        preview: Callable[[Array], None] | None = None,
     ) -> Brush:
-        """Settings of :meth:`__call__`, checked: UsageError for what is out of range or unknown."""
+        """Settings of :meth:`__call__`, checked: UsageError for what is out of range or unknown, MissingExtraError as there."""
         in_range("strength", strength, 0.0, 2.0)
         if style_scale is not None:
             in_range("style-scale", style_scale, 0.25, 4.0)
+        in_range("keep-color", keep_color, 0.0, 1.0)
         in_range("grain", grain, 0.0, 4.0)
+        if size is not None:
+            in_range("size", whole("size", size), 1, 100_000)
         one_of("style-fit", style_fit, STYLE_FITS)
         one_of("method", method, METHODS)
         one_of("quality", quality, QUALITIES)
         if steps is not None:
             in_range("steps", whole("steps", steps), 0, 100_000)
+        detail = "content" if detail is None else detail
         one_of("detail", detail, tiling.DETAILS)
         one_of("statistics", statistics, tiling.STATISTICS)
         budget = MEMORY if memory is None else memory
         in_range("memory", budget, 1, 1e18)
-        refine = _Refinement(quality, steps, encoder, self.engine.device, budget, progress, preview)
-        return Brush(method, strength, style_scale, style_fit, grain, quality != "draft", detail, statistics, budget, refine)
+        refine = Refinement(QUALITIES[quality] if steps is None else steps, encoder, self.engine.device, budget, progress, preview)
+        if strength > 0:
+            refine.check()
+        return Brush(method, strength, style_scale, style_fit, keep_color, grain, quality != "draft", detail, statistics, budget, refine)
 
     def _paint(self, pixels: Array, seen: Seen, brush: Brush) -> Array:
         """Paint at the working size, refine there, come back to the picture's own."""
@@ -323,50 +338,71 @@ class Brush:
     strength: float
     style_scale: float | None
     style_fit: str
+    keep_color: float
     grain: float
     look: bool
     """Whether what a first painting lacks of the style is looked for."""
     detail: str
     statistics: str
     memory: int
-    refine: Callable[[Array, Array, Seen], Array]
-    """(painted, content, style) -> refined."""
+    refine: Refinement
 
 
 @dataclass(frozen=True)
-class _Refinement:
+class Refinement:
     """Steps of optimisation after the painting; without steps it hands back what it was given."""
 
-    quality: str
-    steps: int | None
+    steps: int
     encoder: str
     device: str
     memory: int
     progress: Progress | None
     preview: Callable[[Array], None] | None
 
+    def check(self) -> None:
+        """UsageError for an encoder or a device that there is not, MissingExtraError without PyTorch; without steps there is nothing to."""
+        if self.steps == 0:
+            return
+        if find_spec("torch") is None:
+            raise MissingExtraError('quality "fine" and "best" need PyTorch: pip install "scumble[torch]"')
+        if self.encoder != "eye" or self.device == "cuda":  # PyTorch takes a second to load
+            from scumble.nets.refine import device_for
+            from scumble.nets.vgg import parse_spec
+
+            parse_spec(self.encoder)
+            device_for(self.device)
+
     def __call__(self, painted: Array, content: Array, seen: Seen) -> Array:
         """Without pictures of the style its statistics are what is aimed at, in the eye's own channels."""
-        steps = QUALITIES[self.quality] if self.steps is None else self.steps
-        if steps == 0:
+        if self.steps == 0:
             return painted
-        try:
-            from scumble.nets.refine import device_for, refine, style_statistics
-            from scumble.nets.sight import Connoisseur, Critic, load_sight
-            from scumble.nets.vgg import load_encoder
-        except ImportError as e:
-            raise MissingExtraError('quality "fine" and "best" need PyTorch: pip install "scumble[torch]"') from e
+        from scumble.nets.refine import device_for, refine, style_statistics
+        from scumble.nets.sight import Connoisseur, Critic, load_sight
+        from scumble.nets.vgg import load_encoder
+
         device, pictures = device_for(self.device), seen.pictures()
-        if not pictures and self.encoder != "eye":
-            raise UsageError(
-                "encoders other than 'eye' need the style as a picture or a folder; names and .style files hold statistics of the eye alone"
-            )
         judge = Connoisseur if pictures else Critic
         encoder = judge(load_sight(device)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
         statistics = style_statistics(encoder, pictures) if pictures else seen.style.levels
         return refine(
-            painted, content, statistics, encoder, steps=steps, memory=self.memory, progress=self.progress, preview=self.preview
+            painted, content, statistics, encoder, steps=self.steps, memory=self.memory, progress=self.progress, preview=self.preview
         ).pixels
+
+
+@cache
+def defaults() -> Mapping[str, Any]:
+    """Of the settings that :meth:`Stylizer.brush` takes, by name, as :meth:`Stylizer.__call__` has them."""
+    found = signature(Stylizer.__call__).parameters
+    return MappingProxyType({name: found[name].default for name in signature(Stylizer.brush).parameters if name != "self"})
+
+
+def one_for_each(styles: int, masks: int) -> None:
+    """UsageError unless there is one style, or one for each mask."""
+    if styles not in (1, masks or 1):
+        raise UsageError(
+            f"there must be one style, or one for each mask; got {styles} styles and {masks} masks"
+            " (with weights several are blended into one)"
+        )
 
 
 def _sources(style: StyleLike | Sequence[StyleLike]) -> list[StyleLike]:
@@ -377,21 +413,26 @@ def _sources(style: StyleLike | Sequence[StyleLike]) -> list[StyleLike]:
     return sources
 
 
-def _pictures(source: StyleLike, shape: tuple[int, int] | None = None) -> list[Array]:
-    """The pixels behind a style, see :func:`~scumble.style.at_reference`; none if only statistics are at hand."""
+def _is_pictures(source: StyleLike) -> TypeGuard[_Pictures]:
+    """Whether there are pixels behind a style, and not statistics alone."""
+    if isinstance(source, (Picture, Style, Blend)):
+        return isinstance(source, Picture)
+    return not is_name(source) and Path(source).suffix != ".style"
+
+
+def _pictures(source: _Pictures, max_pixels: int, shape: tuple[int, int] | None = None) -> list[Array]:
+    """The pixels behind a style, see :func:`~scumble.style.at_reference`."""
     if isinstance(source, Picture):
         pictures = [source]
-    elif isinstance(source, (Style, Blend)) or is_name(source) or Path(source).suffix == ".style":
-        pictures = []
     else:
         path = Path(source)
-        pictures = [Picture.open(p) for p in (pictures_in(path) if path.is_dir() else [path])]
+        pictures = [Picture.open(p, max_pixels=max_pixels) for p in (pictures_in(path) if path.is_dir() else [path])]
     return [at_reference(p, shape).pixels for p in pictures]
 
 
 @lru_cache(maxsize=2)
-def _stylizer(device: str) -> Stylizer:
-    return Stylizer(device)
+def _stylizer(device: str, max_pixels: int) -> Stylizer:
+    return Stylizer(device, max_pixels=max_pixels)
 
 
 def stylize(
@@ -407,4 +448,4 @@ def stylize(
     >>> scumble.stylize("photo.jpg", "great-wave", strength=0.8).save("out.jpg")  # doctest: +SKIP
     """
     picture = content if isinstance(content, Picture) else Picture.open(content, max_pixels=max_pixels)
-    return _stylizer(device)(picture, style, **settings)  # pyright: ignore[reportArgumentType]
+    return _stylizer(device, max_pixels)(picture, style, **settings)  # pyright: ignore[reportArgumentType]

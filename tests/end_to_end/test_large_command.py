@@ -52,7 +52,7 @@ def test_a_large_picture_says_how_it_is_painted(tmp_path, capsys, low_limit):
 def test_a_limit_that_is_asked_for_counts(tmp_path, capsys, low_limit):
     source = photo(tmp_path / "in.png", 400, 500)
     assert run(["stylize", source, "-s", "great-wave", "--style-scale", "4", "--max-pixels", "150K"]) == 1
-    assert "the limit is 150,000: raise it with --max-pixels" in capsys.readouterr().err
+    assert "the limit is 150,000: raise max-pixels, or make it smaller" in capsys.readouterr().err
     assert run(["stylize", source, "-s", "great-wave", "--style-scale", "4", "--memory", "1MB"]) == 2
     assert "--memory" in capsys.readouterr().err
     assert run(["stylize", source, "-s", "great-wave", "--memory", "lots"]) == 2

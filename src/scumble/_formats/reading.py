@@ -176,7 +176,9 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
         raise InputError(f"{name} is {width} x {height} pixels; a picture needs at least 1 x 1")
     if width * height > max_pixels:
         amount = width * height
-        raise InputError(f"{name} is {width} x {height} = {amount:,} pixels; the limit is {max_pixels:,}: raise it with --max-pixels")
+        raise InputError(
+            f"{name} is {width} x {height} = {amount:,} pixels; the limit is {max_pixels:,}: raise max-pixels, or make it smaller"
+        )
 
 
 def _header_size(format: str, head: bytes) -> tuple[int, int]:

@@ -139,7 +139,8 @@ class Session:
     ) -> None:
         settings = request.settings
         self.request = request
-        self.painter = Stylizer(settings["device"], settings["threads"])
+        self.painter = Stylizer(settings["device"], settings["threads"], settings["max_pixels"])
+        request.check(self.painter)
         self.styles = request.open_styles(self.painter)
         self.masks = [Picture.open(mask, max_pixels=settings["max_pixels"]) for mask in request.masks]
         self.overwrite = overwrite
@@ -152,19 +153,17 @@ class Session:
     def paint_all(self, jobs: Sequence[Job]) -> int:
         """Returns the exit code: 0, 1 if several were asked for and some failed, 130 if interrupted. One that fails alone is raised."""
         failures: list[tuple[str, str]] = []
-        painted = 0
         with self.reporter.running(len(jobs)):
             for job in jobs:
                 try:
                     done = self._paint(job)
                 except (ScumbleError, OSError, MemoryError) as error:
-                    if len(jobs) == 1 or (isinstance(error, UsageError) and not painted):  # a wrong setting is wrong for all of them
+                    if len(jobs) == 1:
                         raise
                     reason = str(error) or "out of memory"
                     failures.append((job.source, reason))
                     self.reporter.failed(job.source, reason)
                     continue
-                painted += 1
                 self.reporter.painted(done)
                 if self.reporter.stopping:
                     break

@@ -125,11 +125,12 @@ def video(
         raise UsageError("frames by standard input need both: - in place of a file, and --raw WIDTHxHEIGHT@FPS")
     if output == STDIO and as_json:
         raise UsageError("frames and --json can't both go to standard output; give -o FILE")
+    from scumble.picture import DEFAULT_MAX_PIXELS
     from scumble.stylizer import Stylizer
     from scumble.video.film import film, painting_threads, standard_output
     from scumble.video.frames import parse_rate
 
-    painter = Stylizer(device or "auto", threads or painting_threads())
+    painter = Stylizer(device or "auto", threads or painting_threads(), max_pixels or DEFAULT_MAX_PIXELS)
     styles = _styles(style, blend, painter)
     more = {"rate": parse_rate(fps)} if fps is not None else {}
     settings: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -19,14 +18,14 @@ from PIL import Image
 from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
-from scumble.errors import UsageError, in_range
+from scumble.errors import UsageError
 from scumble.fusion import AffineMap
 from scumble.large.reading import MOST_PIXELS, Rows, Source, sweeps
 from scumble.large.writing import Canvas, checked_format
 from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.style import Style
-from scumble.stylizer import Brush, StyleLike, Stylizer, working_scale
+from scumble.stylizer import Brush, StyleLike, Stylizer, defaults, one_for_each, working_scale
 from scumble.tiling import LEAST_TILE, Layer, Local, Window, least_memory, partition, reach, resampled
 
 log = logging.getLogger(__name__)
@@ -109,18 +108,14 @@ def paint(
         MissingExtraError: pyvips is not installed.
     """
     painter = painter or Stylizer()
-    given = {**_defaults(), **settings}
-    keep, size, budget = in_range("keep-color", given["keep_color"], 0.0, 1.0), given["size"], given["memory"] or MEMORY
-    if size is not None:
-        in_range("size", size, 1, 100_000)
-    if len(styles) not in (1, len(masks)):
-        raise UsageError(f"there must be one style, or one for each mask; got {len(styles)} styles and {len(masks)} masks")
-    picture = Source(source, max_pixels=max_pixels, size=size)
+    given: dict[str, Any] = {**defaults(), **settings}
+    budget = MEMORY if given["memory"] is None else given["memory"]
+    given |= {"detail": given["detail"] or "painted", "memory": max(1, budget - PROCESS)}
+    brush = painter.brush(**given)
+    one_for_each(len(styles), len(masks))
+    picture = Source(source, max_pixels=max_pixels, size=given["size"])
     format = checked_format(Path(target), picture.height, picture.width)
-    apart = ("keep_color", "size", "mask", "detail", "memory")
-    wanted = {k: v for k, v in given.items() if k not in apart}
-    brush = painter.brush(**wanted, detail=given["detail"] or "painted", memory=max(1, budget - PROCESS))
-    job = _Job(painter, picture, brush, keep, [_fitted(m, picture, feather, invert_mask) for m in masks])
+    job = _Job(painter, picture, brush, [_fitted(m, picture, feather, invert_mask) for m in masks])
 
     def text() -> str:
         cut = interrupted()
@@ -141,8 +136,8 @@ def paint(
 class _Job:
     """One picture and how it is painted."""
 
-    def __init__(self, painter: Stylizer, source: Source, brush: Brush, keep_color: float, masks: Sequence[Mask]) -> None:
-        self.painter, self.source, self.brush, self.keep_color, self.masks = painter, source, brush, keep_color, masks
+    def __init__(self, painter: Stylizer, source: Source, brush: Brush, masks: Sequence[Mask]) -> None:
+        self.painter, self.source, self.brush, self.masks = painter, source, brush, masks
         self.factor = working_scale(source.height, source.width, brush.style_scale)
         if self.factor >= 1.0:
             raise UsageError(
@@ -228,7 +223,9 @@ class _Job:
         height, width = self.source.height, self.source.width
         content = rows.picture(window)
         painted = [
-            keep_content_color(layer.paint_window(window, lambda w: rows.picture(w).pixels, height, width), content.pixels, self.keep_color)
+            keep_content_color(
+                layer.paint_window(window, lambda w: rows.picture(w).pixels, height, width), content.pixels, self.brush.keep_color
+            )
             for layer in layers
         ] or [content.pixels]
         if self.masks:
@@ -244,12 +241,6 @@ def _likeness(small: Array, engine: Engine, style: Style, brush: Brush) -> Layer
         return Layer(small, small)
     none = np.empty(0, np.float32)
     return Layer(small, small, Local(engine, ((1.0, none if brush.method == "generator" else None, none),), 0.0, style))
-
-
-def _defaults() -> dict[str, Any]:
-    """Those of :meth:`Stylizer.__call__`."""
-    found = inspect.signature(Stylizer.__call__).parameters.values()
-    return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
 
 
 def _identity(recipe: Mapping[str, Any] | None) -> dict[str, Any]:

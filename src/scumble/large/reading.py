@@ -70,7 +70,7 @@ class Source:
             header = self._vips.Image.new_from_file(os.fspath(self.path), access="sequential")
             if header.width * header.height > max_pixels:
                 amount = header.width * header.height
-                raise InputError(f"{self.path} has {amount:,} pixels; the limit is {max_pixels:,}: raise it with --max-pixels")
+                raise InputError(f"{self.path} has {amount:,} pixels; the limit is {max_pixels:,}: raise max-pixels, or make it smaller")
             self._turn = int(header.get("orientation")) if header.get_typeof("orientation") else 1
             image = self._open()
         self.height, self.width = int(image.height), int(image.width)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from copy import copy
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import library
+from scumble import library, stylizer
 from scumble.engine import Engine
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError, in_range, unknown
 from scumble.fetch import cache_folder
@@ -55,8 +55,6 @@ OPTIONS = (
 """What a request may set, by the names that the library has for it. Not among them: ``device``, ``threads`` and ``memory``, which are the
 service's own."""
 
-_DOT = Picture.from_array(np.full((1, 1, 3), 0.5, np.float32))
-
 
 class StoppedError(ScumbleError):
     """The painting was cancelled before there was anything, or the service is closing."""
@@ -85,7 +83,7 @@ def defaults() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _defaults() -> dict[str, Any]:  # reading signatures takes as long as encoding a preview
-    known = {n: p.default for f in (Mask.from_picture, Stylizer.__call__) for n, p in inspect.signature(f).parameters.items()}
+    known = {n: p.default for n, p in inspect.signature(Mask.from_picture).parameters.items()} | dict(stylizer.defaults())
     names = {"invert_mask": "invert"}
     return {option: known[names.get(option, option)] for option in OPTIONS}
 
@@ -167,7 +165,7 @@ class PaintService:
     def check(self, styles: Sequence[Terms], settings: Mapping[str, Any], masks: int = 0) -> None:
         """Raise what painting would raise about styles and settings, without painting: UsageError, or InputError for a broken style.
 
-        The rules live in the Stylizer, so it is asked: with a picture of one pixel.
+        The rules live in the Stylizer, so it is asked.
         """
         whole = self.complete(settings)
         self._check_settings(whole, len(styles), masks)
@@ -182,10 +180,8 @@ class PaintService:
         self._check_encoder(whole["encoder"])
         if (whole["feather"] or whole["invert_mask"]) and not masks:
             raise UsageError("feather and invert_mask need a mask")
-        size = None if whole["size"] is None else min(whole["size"], 1)
-        # at strength 0 all settings are looked at and nothing is painted; what is left is the strength itself
-        self._request({**whole, "strength": 0.0, "size": size}).paint(self.painter, _DOT, [self._probe] * styles, [_DOT] * masks)
-        self._request(defaults() | {"strength": whole["strength"], "quality": "draft"}).paint(self.painter, _DOT, [self._probe], [])
+        stylizer.one_for_each(styles, masks)
+        self._request(whole).check(self.painter)
 
     def _check_encoder(self, spec: str) -> None:
         """UsageError unless it is the eye, or one of those that the service offers and with layers that it has."""
@@ -215,10 +211,6 @@ class PaintService:
         if isinstance(source, Picture):
             return source
         return opened(source.data if isinstance(source, Upload) else source, self.settings.max_pixels)
-
-    @cached_property
-    def _probe(self) -> Style:
-        return Style.from_image(_DOT, engine=self.painter.engine)
 
     def paint(
         self,
