@@ -4,8 +4,9 @@ import io
 from fractions import Fraction
 from typing import ClassVar
 
+import numpy as np
 import pytest
-from clips import Killed, N, hidden, killed_after, shown, sound_of
+from clips import Killed, N, av, hidden, killed_after, shown, sound_of
 
 from scumble.errors import InputError, UsageError
 from scumble.video.reading import Raw
@@ -129,6 +130,21 @@ class TestInterruptedAndResumed:
             with pytest.raises(InputError, match=r"shot-005\.png exists already"):
                 paint(clip, tmp_path / "shot-%03d.png", resume=resume, strength=0)
         assert not (tmp_path / "shot-001.png").exists(), "it is said before anything is painted"
+
+    def test_nor_where_no_one_knows_how_many_there_will_be(self, tmp_path, paint):
+        live = tmp_path / "live.mkv"  # as a recording is, of which nobody knows how long it will last
+        with av.open(str(live), "w", format="matroska", options={"live": "1"}) as container:
+            stream = container.add_stream("mpeg4", rate=25, width=32, height=32, pix_fmt="yuv420p")
+            for k in range(16):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 8 * k, np.uint8))))
+            container.mux(stream.encode(None))
+        (tmp_path / "shot-005.png").write_bytes(b"mine")
+        for resume in (False, True, True):
+            with pytest.raises(InputError, match=r"shot-005\.png exists already"):
+                paint(live, tmp_path / "shot-%03d.png", resume=resume, strength=0)
+        assert (tmp_path / "shot-005.png").read_bytes() == b"mine" and (tmp_path / "shot-004.png").exists()
+        (tmp_path / "shot-005.png").unlink()
+        assert paint(live, tmp_path / "shot-%03d.png", resume=True, strength=0).frames == 16
 
     def test_numbered_pictures(self, clip, tmp_path, paint):
         paint(clip, tmp_path / "whole-%03d.png", **self.HOW)

@@ -41,6 +41,8 @@ class Ledger:
         self.snapshot: Snapshot | None = None
         self.cut: list[int] | None = None
         """Size and time of the target that Ctrl-C left: it may be replaced by a longer one."""
+        self.foreign: int | None = None
+        """Of pictures made, the number of the first that was there before, and is not to be replaced."""
         self.taken_up = resume and (self.folder / "state.json").is_file() and self._take_up()
         """Whether an earlier run is gone on with, be it from its first frame."""
         self.begun = False
@@ -92,7 +94,7 @@ class Ledger:
             self._write()
 
     def _write(self) -> None:
-        state = {"format": FORMAT, "identity": self.identity, "segments": self.segments, "cut": self.cut}
+        state = {"format": FORMAT, "identity": self.identity, "segments": self.segments, "cut": self.cut, "foreign": self.foreign}
         part = self.path("state.json.part")
         with part.open("w", encoding="utf-8") as file:
             json.dump(state, file)
@@ -109,7 +111,7 @@ class Ledger:
                 return False  # nothing is finished, so nothing is lost by beginning again
             if other:
                 raise UsageError(f"{self.target} was begun otherwise ({', '.join(other)}); give the same, or begin again without --resume")
-            self.segments, self.cut = state["segments"], state["cut"]
+            self.segments, self.cut, self.foreign = state["segments"], state["cut"], state.get("foreign")
             if self.segments:
                 with np.load(self.folder / f"after-{len(self.segments) - 1}.npz") as arrays:
                     self.snapshot = {key: arrays[key] for key in arrays.files}

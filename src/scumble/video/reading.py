@@ -218,23 +218,17 @@ class Numbered:
 
     def __init__(self, pattern: str, *, rate: Fraction = DEFAULT_RATE, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         self.pattern, self.max_pixels = pattern, max_pixels
-        self.first = self._lowest()
+        there = numbers(pattern)
+        if not there:
+            raise InputError(f"there is no picture {pattern}; check the path")
+        self.first = min(there)
         picture = Picture.open(pattern % self.first, max_pixels=max_pixels)
         count = 1
-        while Path(pattern % (self.first + count)).exists():
+        while self.first + count in there:
             count += 1
         self.count = count
         name = Path(pattern).parent.name or "frames"
         self.clip = Clip(name, picture.width, picture.height, rate, 1 / rate, frames=count, color=SRGB)
-
-    def _lowest(self) -> int:
-        path = Path(self.pattern)
-        name = re.compile(re.sub(r"%0?\d*d", r"(\\d+)", re.escape(path.name).replace(r"\%", "%")))
-        found = [name.fullmatch(p.name) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        numbers = [int(m[1]) for m in found if m and path.name % int(m[1]) == m[0]]
-        if not numbers:
-            raise InputError(f"there is no picture {self.pattern}; check the path")
-        return min(numbers)
 
     def __iter__(self) -> Iterator[Frame]:
         for k in range(self.count):
@@ -244,6 +238,14 @@ class Numbered:
                 raise InputError(f"{name} is {size}, the first one {self.clip.width} x {self.clip.height}; all must be of one size")
             alpha = None if picture.alpha is None else np.round(picture.alpha * 255).astype(np.uint8)
             yield Frame(picture.pixels, k / self.clip.rate, 1 / self.clip.rate, alpha, picture)
+
+
+def numbers(pattern: str) -> set[int]:
+    """Those for which there is a file named so."""
+    path = Path(pattern)
+    name = re.compile(re.sub(r"%0?\d*d", r"(\\d+)", re.escape(path.name).replace(r"\%", "%")))
+    found = [name.fullmatch(p.name) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    return {int(m[1]) for m in found if m and path.name % int(m[1]) == m[0]}
 
 
 def is_numbered(name: str) -> bool:

@@ -17,7 +17,7 @@ from scumble.picture import Picture
 from scumble.video.frames import Bytes, Clip, Frame, as_bytes, load_av
 from scumble.video.join import join
 from scumble.video.ledger import Ledger
-from scumble.video.reading import UNSPECIFIED, guessed_matrix
+from scumble.video.reading import UNSPECIFIED, guessed_matrix, numbers
 from scumble.video.shots import Snapshot
 from scumble.video.target import Target, writing
 
@@ -291,12 +291,11 @@ class NumberedWriter:
         self.pattern, self.first = pattern, first
         self.ledger = Ledger(path, identity or {}, resume=resume)
         self.done, self.snapshot = self.ledger.done, self.ledger.snapshot
-        # of a run that is gone on with nothing but its last segment is known: pictures after that are its own
-        self.overwrite = overwrite or self.ledger.taken_up
-        taken = (Path(pattern % (first + k)) for k in range(frames or 1))
-        there = None if self.overwrite else next((path for path in taken if path.exists()), None)
-        if there is not None:
-            raise InputError(f"{there} exists already; allow overwriting (--overwrite) or choose another name")
+        self.overwrite = overwrite
+        if not self.ledger.taken_up:
+            self.ledger.foreign = min((n for n in numbers(pattern) if n >= first), default=None)
+            if not overwrite and self.ledger.foreign is not None and self.ledger.foreign < first + (frames or 1):
+                raise InputError(f"{pattern % self.ledger.foreign} exists already; allow overwriting (--overwrite) or choose another name")
         self._next, self._recorded = self.done, self.done
 
     def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
@@ -307,7 +306,10 @@ class NumberedWriter:
             picture = Picture.from_array(whole)
         with writing(Path(self.pattern)):
             self.ledger.begin()
-        picture.save(self.pattern % (self.first + self._next), overwrite=self.overwrite)
+        number, foreign = self.first + self._next, self.ledger.foreign
+        # of a run that is gone on with nothing but its last segment is known: pictures after that are its own
+        own = self.ledger.taken_up and (foreign is None or number < foreign)
+        picture.save(self.pattern % number, overwrite=self.overwrite or own)
         self._next += 1
         if snapshot is not None:
             with writing(Path(self.pattern)):
