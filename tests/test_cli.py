@@ -208,6 +208,11 @@ def test_preview_is_a_whole_picture_at_any_time(folder):
         assert run(["stylize", "photo.png", "-s", "style.png", "--steps", "3", "--preview", "p.png", "-o", "out.png"]) == 0
     assert set(seen) == {(40, 64)}
     assert (folder / "out.png").exists()
+    assert run(["stylize", "photo.png", "-s", "style.png", "--steps", "2", "--preview", "new/p.png", "-o", "new/"]) == 0
+    assert sorted(p.name for p in (folder / "new").iterdir()) == ["p.png", "photo-style.png"]
+    Image.new("RGB", (10, 40)).save("narrow.png")  # painted mirrored, on a wider one
+    assert run(["stylize", "narrow.png", "-s", "style.png", "--steps", "2", "--preview", "n.png", "-o", "narrow-out.png"]) == 0
+    assert Picture.open("n.png").size == (40, 10)
 
 
 def test_a_second_ctrl_c_gives_a_refinement_up_although_that_takes_any_for_the_first():

@@ -337,6 +337,12 @@ def test_a_film_is_told_where_to_go(head):
         Picture.open(head + bytes(100))
 
 
+@pytest.mark.parametrize("brand", [b"crx ", b"M4A "])  # a raw photograph, sound
+def test_what_else_comes_in_a_films_box_is_no_film(brand):
+    with pytest.raises(InputError, match="is not a picture that can be read; allowed: JPEG"):
+        Picture.open(b"\0\0\0\x10ftyp" + brand + bytes(100))
+
+
 def test_formats_are_told_by_content_and_named_by_suffix(tmp_path):
     path = tmp_path / "really a png.jpg"
     path.write_bytes(file_of(Image.fromarray(noise()), "PNG"))

@@ -30,6 +30,8 @@ def grained(pixels: Array, amount: float = 1.0) -> Array:
     """(H, W, 3) in [0, 1] -> the same with white noise where its colours deviate by less than ``amount`` times :data:`GRAIN` from the
     mean of the 16 x 16 pixels around.
     """
+    if amount == 0:  # rounding alone makes some variances negative
+        return pixels
     missing = np.sqrt(np.maximum(np.float32(amount * GRAIN) ** 2 - variances(pixels), 0))
     if not missing.any():
         return pixels

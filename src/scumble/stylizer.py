@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from inspect import signature
@@ -225,15 +225,15 @@ class Stylizer:
         if brush.detail == "content":
             return tiling.Layer(small, painted)
         ground = grained(small, brush.grain)
-        local = self._frozen(_shown(small, ground, brush), ground, seen.style, brush, brush.memory, sweeps)
+        local = self._frozen(seen_of(small, ground, brush.statistics), ground, seen.style, brush, brush.memory, sweeps)
         return tiling.Layer(small, painted, local)
 
     def painted(self, small: Array, seen: Seen, brush: Brush) -> Array:
         """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
-        if min(small.shape[:2]) < SMALLEST:
-            return self.painted(_repeated(small), seen, brush)[: len(small), : small.shape[1]]
+        if (wide := repeated(small)) is not small:
+            return self.painted(wide, seen, replace(brush, refine=brush.refine.cut_to(*small.shape[:2])))[: len(small), : small.shape[1]]
         style, ground = seen.style, grained(small, brush.grain)
-        shown = _shown(small, ground, brush)
+        shown = seen_of(small, ground, brush.statistics)
         height, width, _ = small.shape
         needed = height * width * tiling.bytes_a_pixel(brush.method)
         painted = None if needed > brush.memory else self._in_one_pass(ground, shown, style, brush)
@@ -295,15 +295,15 @@ class Stylizer:
         return self.engine.paint(pixels, modulation)[0]
 
 
-def _repeated(small: Array) -> Array:
-    """Where it is narrower than :data:`SMALLEST`, mirrored on and on."""
+def repeated(small: Array) -> Array:
+    """Where it is narrower than :data:`SMALLEST`, mirrored on and on; else the same."""
     more = [(0, 4 * SMALLEST - n if n < SMALLEST else 0) for n in small.shape[:2]]
-    return np.pad(small, [*more, (0, 0)], mode="symmetric")
+    return np.pad(small, [*more, (0, 0)], mode="symmetric") if any(m for _, m in more) else small
 
 
-def _shown(small: Array, ground: Array, brush: Brush) -> Array:
+def seen_of(small: Array, ground: Array, statistics: str = "thumbnail") -> Array:
     """What statistics are taken of: ``ground``, which is ``small`` with grain, or its subject; ``exact`` ones are those of all pixels."""
-    window = subject(small) if brush.statistics == "thumbnail" else None
+    window = subject(small) if statistics == "thumbnail" else None
     return ground if window is None else ground[window.slices]
 
 
@@ -371,6 +371,11 @@ class Refinement:
 
             parse_spec(self.encoder)
             device_for(self.device)
+
+    def cut_to(self, height: int, width: int) -> Refinement:
+        """The same, of which the upper left alone is shown."""
+        preview = self.preview
+        return self if preview is None else replace(self, preview=lambda pixels: preview(pixels[:height, :width]))
 
     def __call__(self, painted: Array, content: Array, seen: Seen) -> Array:
         """Without pictures of the style its statistics are what is aimed at, in the eye's own channels."""

@@ -128,6 +128,8 @@ def test_an_animation_is_painted_whole(client, tmp_path, brushwork):
     frames[0].save(tmp_path / "still.gif")
     assert client.submit(tmp_path / "still.gif", brushwork).kind == "picture"
     assert client.submit(tmp_path / "a.gif", brushwork, format="png").kind == "picture"
+    with pytest.raises(ServiceError, match=r"an animation, and a film has one style .* for its first frame alone give a format"):
+        client.submit(tmp_path / "a.gif", brushwork, masks=[tmp_path / "still.gif"])
 
 
 @pytest.mark.parametrize(("why", "state"), [("the job was stopped after 1 s", "failed"), (None, "cancelled")])

@@ -74,13 +74,35 @@ def test_it_is_what_will_be_painted_reduced(service, pictures, which, settings):
     assert difference < 0.02
 
 
-@pytest.mark.parametrize("settings", [{}, {"strength": 0.4, "quality": "draft"}, {"method": "wct"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"strength": 0.4, "quality": "draft"}, {"strength": 1.5}, {"method": "wct", "strength": 0.6}, {"statistics": "exact"}],
+    ids=str,
+)  # fmt: skip
 def test_it_is_what_a_product_on_a_ground_of_one_colour_will_be(service, settings):
     product = np.ones((700, 900, 3), np.float32)
     product[200:480, 300:620] = blots(280, 320).pixels
     similarity, difference = beside(service, service.keep(Picture.from_array(product)), settings)
     assert similarity > 0.95
     assert difference < 0.02
+
+
+@pytest.mark.parametrize("size", [(8, 8), (10, 300)])
+def test_it_is_what_a_tiny_picture_will_be(service, size):
+    assert beside(service, service.keep(Picture.from_array(np.full((*size, 3), (0.8, 0.1, 0.1), np.float32))), {})[1] < 0.01
+
+
+def test_of_a_product_nothing_is_painted_anew_that_does_not_change(service):
+    product = np.ones((700, 900, 3), np.float32)
+    product[200:480, 300:620] = blots(280, 320).pixels
+    key, engine = service.keep(Picture.from_array(product)), service.painter.engine
+    service.preview(key, STYLE, {"strength": 0.5})
+    before, calls = engine.paint, []
+    engine.paint = lambda pixels, *rest: calls.append(pixels.shape) or before(pixels, *rest)
+    try:
+        service.preview(key, STYLE, {"strength": 0.6})
+    finally:
+        del engine.paint
+    assert len(calls) == 2, "what is measured of the product, and the whole"
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0, 1.5])

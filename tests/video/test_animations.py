@@ -9,7 +9,8 @@ import pytest
 from clips import H, W, animate, animation, picture, shown
 
 from scumble.errors import InputError
-from scumble.video.animation import Animation
+from scumble.picture import Picture
+from scumble.video.animation import Animation, moves
 
 
 class TestAnimations:
@@ -51,11 +52,32 @@ class TestAnimations:
         source = Animation(animate(tmp_path / "in.gif", self.rgba(), self.DURATIONS, disposal=2))
         source.clip = replace(source.clip, frames=told)  # what comes through a pipe doesn't tell
         monkeypatch.setattr("scumble.video.animation.MOST_PIXELS", 4 * H * W - 1)
-        painted = []
-        with pytest.raises(InputError, match=rf"4 frames of {W} x {H} pixels are too many .* 12,287 .* \(\.mp4\)"):
-            paint(source, tmp_path / "out.gif", strength=0, progress=lambda n, _: painted.append(n))
-        assert len(painted) == (0 if told else 3)
+        if told:
+            with pytest.raises(InputError, match=rf"4 frames of {W} x {H} pixels are too many .* 12,287 .* \(\.mp4\)"):
+                paint(source, tmp_path / "out.gif", strength=0)
+        else:
+            done = paint(source, tmp_path / "out.gif", strength=0)
+            assert (done.frames, done.interrupted) == (3, True) and len(animation(tmp_path / "out.gif")[0]) == 3
+            (tmp_path / "out.gif").unlink()
         assert paint(source, tmp_path / "out.gif", strength=0, size=W - 1).frames == 4
+
+    def test_what_breaks_off_anywhere_is_read_or_told(self, tmp_path):
+        source = animate(tmp_path / "in.gif", self.rgba(), self.DURATIONS, disposal=2)
+        data, told = source.read_bytes(), 0
+        for length in range(0, len(data), 11):
+            moves(data[:length])
+            source.write_bytes(data[:length])
+            for read in (lambda: Picture.open(source), lambda: list(Animation(source))):
+                try:
+                    read()
+                except InputError:
+                    told += 1
+        assert told > 100
+
+    def test_frames_may_be_larger_than_pillow_would_like(self, tmp_path, monkeypatch):
+        source = animate(tmp_path / "in.png", self.rgba(), self.DURATIONS)
+        monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
+        assert len(list(Animation(source))) == 4 and moves(source.read_bytes())
 
     def test_painted(self, tmp_path, paint):
         source = animate(tmp_path / "in.webp", self.rgba(), self.DURATIONS, lossless=True)

@@ -6,7 +6,7 @@ our own limit allows. Called directly, a plug-in reads the header only, we compa
 """
 
 from scumble._formats.kinds import FORMATS, SUFFIXES, Metadata, Raster, deep_is_there, format_named, require_deep
-from scumble._formats.reading import raster_of, read, read_recipe, read_size
+from scumble._formats.reading import is_animated, open_moving, raster_of, read, read_recipe, read_size
 from scumble._formats.writing import write
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "Raster",
     "deep_is_there",
     "format_named",
+    "is_animated",
+    "open_moving",
     "raster_of",
     "read",
     "read_recipe",

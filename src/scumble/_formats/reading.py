@@ -51,7 +51,7 @@ def read(stream: BinaryIO, name: str, max_pixels: int) -> Raster:
         else:
             image = _open_lazily(stream, name, format, tags)
             _check_size(name, *image.size, max_pixels)
-            if format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
+            if format in MOVING and is_animated(image):
                 log.warning("%s moves, and its first frame alone is taken; for all of them: scumble video", name)
             if tags is not None:  # else Pillow, before it allocates memory for a TIFF, compares with its own limit
                 image.im = Image.new(image.mode, (int(tags[256]), int(tags[257]))).im
@@ -130,7 +130,33 @@ def read_size(stream: BinaryIO, name: str) -> tuple[int, int]:
     return height, width
 
 
+MOVING = ("GIF", "PNG", "WEBP")
+"""Formats that may hold more than one picture, shown one after the other."""
+
+
+def open_moving(stream: BinaryIO, name: str) -> Image.Image:
+    """The first frame of a GIF, PNG or WebP as Pillow has it, which seeks the others; not decoded yet. InputError for what is none."""
+    format, _ = _identify(stream, name)
+    if format not in MOVING:
+        raise InputError(f"{name} is no animation; these are GIF, WebP and PNG")
+    with _damage_as_input_error(name, format):
+        return _open_lazily(stream, name, format, None)
+
+
+def is_animated(image: Image.Image) -> bool:
+    """Whether there are more frames; not if it breaks off before they can be counted."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception as error:  # IndexError, struct.error, whatever: as in _damage_as_input_error
+        log.debug("counting frames: %r", error)
+        return False
+
+
 _MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "BMP": b"BM", "GIF": b"GIF8"}
+
+
+_FILMS = (b"iso", b"mp4", b"avc1", b"qt  ", b"M4V", b"3g", b"dash", b"f4v")
+"""How brands of films begin (mp4ra.org); raw photographs and sound come in such boxes, too."""
 
 
 def _identify(stream: BinaryIO, name: str) -> tuple[str, bytes]:
@@ -153,7 +179,10 @@ def _identify(stream: BinaryIO, name: str) -> tuple[str, bytes]:
             return "AVIF", head
         if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
             return "HEIF", head
-    if head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        is_film = any(brand.startswith(_FILMS) for brand in brands)
+    else:
+        is_film = head[:4] == b"\x1a\x45\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+    if is_film:
         raise InputError(f"{name} is a film; for films: scumble video")
     raise InputError(f"{name} is not a picture that can be read; allowed: {TITLES}")
 

@@ -157,16 +157,18 @@ def stylize(
     if as_json and STDIO in (output, *(inputs if output is None else ())):
         raise UsageError("a picture and --json can't both go to standard output; give -o FILE")
     jobs = plan(inputs, output, [source for terms in styles for _, source in terms])
+    folder = Path(output) if output is not None and output.endswith(("/", os.sep)) else None
     if preview is not None:
         others = [*inputs, *masks, *(s for terms in styles for _, s in terms), *(job.source for job in jobs), *(job.target for job in jobs)]
         if preview.resolve() in {Path(other).resolve() for other in others}:
             raise UsageError(f"--preview would be written over {preview}, which is an input or the output; choose another name")
-        checked_target(preview, overwrite=overwrite)
+        if folder is None or folder.exists() or preview.parent.resolve() != folder.resolve():  # in one that will be made nothing is
+            checked_target(preview, overwrite=overwrite)
     source = context.get_parameter_source("max_pixels")
     limit = max_pixels if source is not None and source.name == "COMMANDLINE" else None
     session = Session(request, overwrite=overwrite, preview=preview, quiet=quiet, as_json=as_json, resume=resume, limit=limit)
-    if output is not None and output.endswith(("/", os.sep)):
-        Path(output).mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     code = session.paint_all(jobs)
     if code:
         raise typer.Exit(code)

@@ -26,8 +26,7 @@ from scumble.picture import Picture
 from scumble.serve.limits import Cache, Upload
 from scumble.serve.pace import Pace
 from scumble.style import Style, toward
-from scumble.stylizer import MEMORY, Stylizer, resize, working_scale
-from scumble.subject import subject
+from scumble.stylizer import MEMORY, Stylizer, repeated, resize, seen_of, working_scale
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
@@ -89,7 +88,7 @@ class Previewer:
         """Load the generator and measure its speed; the first pass warms up and doesn't count."""
         y, x = np.mgrid[0:512, 0:512].astype(np.float32) / np.float32(512)
         pixels = np.stack([x, y, x * y], -1)
-        modulation = self._own(pixels)
+        modulation = Style.of_pixels(pixels, self.painter.engine).modulation(self.painter.engine, wide=True)
         self.painter.engine.paint(pixels, modulation)
         for _ in range(3):
             self._timed("generator", pixels, lambda: self.painter.engine.paint(pixels, modulation))
@@ -132,22 +131,24 @@ class Previewer:
     def prepare(self, kept: Kept, settings: Mapping[str, Any]) -> None:
         """Measure the content's own statistics, which the first move of the strength would have to wait for."""
         place = self._place(kept, settings)
-        ground = self._ground(place, self._pixels(place, kept))
-        self._derived.get((*place, "own"), lambda: self._own(ground))
+        pixels = repeated(self._pixels(place, kept))
+        self._own(place, seen_of(pixels, self._ground(place, pixels), settings["statistics"]))
 
     def gallery(self, content: Picture, named: Mapping[str, Array], side: int) -> Iterator[tuple[str, Picture]]:
         """``content`` with each of the modulations in ``named``, the longer side ``side`` pixels, one by one."""
         painted_at = fitted(content, round(side * FINER))
         ground, shown = grained(painted_at.pixels), fitted(content, side)
-        window, paint = subject(painted_at.pixels), self.painter.engine.paint
+        seen, paint = seen_of(painted_at.pixels, ground), self.painter.engine.paint
         for name, modulation in named.items():
-            measured = None if window is None else paint(ground[window.slices], modulation)[1]
+            measured = None if seen is ground else paint(seen, modulation)[1]
             painted, _ = paint(ground, modulation, measured)
             yield name, shown.with_pixels(_resized_quickly(painted, *shown.size))
 
     def _place(self, kept: Kept, settings: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What names all that is derived from a content: the picture, its size, its grain, and (height, width) at which it is painted."""
-        return kept.key, *_content(kept, settings).size, settings["grain"], *self.working_size(kept, settings)
+        """What names all that is derived from a content: the picture, its size, its grain, what of it is measured, and (height, width) at
+        which it is painted.
+        """
+        return kept.key, *_content(kept, settings).size, settings["grain"], settings["statistics"], *self.working_size(kept, settings)
 
     def _pixels(self, place: tuple[Any, ...], kept: Kept) -> Array:
         return self._derived.get((*place, "content"), lambda: resize(kept.base.pixels, *place[-2:]))
@@ -161,63 +162,66 @@ class Previewer:
         look = method == "generator" and settings["quality"] != "draft"
 
         def paint() -> Array:
-            pixels = self._pixels(place, kept)
+            pixels = repeated(self._pixels(place, kept))
             ground = self._ground(place, pixels)
-            window = subject(pixels)
-            if window is None:
-                painted = self._pass(place, ground, style, method, strength, look)
-            else:
-                local = tiling.freeze(
-                    self.painter.engine, ground[window.slices], style,
-                    method=method, strength=strength, look=look, sweeps=partial(tiling.sweep_over, ground), memory=self.memory,
-                )  # fmt: skip
-                painted = self._timed(_kind(method), ground, lambda: local.paint(ground))
-            painted = give_back(painted, pixels, ground, strength)
+            painted = self._pass(place, ground, seen_of(pixels, ground, settings["statistics"]), style, method, strength, look)
+            painted = give_back(painted, pixels, ground, strength)[: size[0], : size[1]]
             if size == content.size:
                 return painted
             painted = _resized_quickly(painted, *content.size)
             if size > content.size:
                 return painted
-            detail = self._derived.get((*place, "detail"), lambda: content.pixels - _resized_quickly(pixels, *content.size))
+            detail = self._derived.get(
+                (*place, "detail"), lambda: content.pixels - _resized_quickly(self._pixels(place, kept), *content.size)
+            )
             return np.clip(painted + detail, 0.0, 1.0)
 
         return self._derived.get((*place, "painted", method, look, strength, style.digest), paint)
 
-    def _pass(self, place: tuple[Any, ...], pixels: Array, style: Style, method: str, strength: float, look: bool) -> Array:
-        """As the Stylizer paints before it refines, with what no control changes kept; a test holds both together."""
+    def _pass(self, place: tuple[Any, ...], pixels: Array, seen: Array, style: Style, method: str, strength: float, look: bool) -> Array:
+        """As the Stylizer paints before it refines, with the statistics of what is ``seen`` of it, and with what no control changes kept; a
+        test holds both together.
+        """
         engine = self.painter.engine
-        own = None
-        if method == "generator":
-            missed = None
-            if look:
-                missed = self._derived.get((*place, "missed", style.digest), lambda: tiling.missed(engine, style, pixels, self.memory))
-            modulation = style.modulation(engine, strength, missed, wide=look)
-            if strength < 1.0:
-                content = self._derived.get((*place, "own"), lambda: self._own(pixels))
-                own, modulation = (toward(content, modulation, share) for share in (0.0, strength))
-            painted = self._timed("generator", pixels, lambda: engine.paint(pixels, modulation)[0])
-        else:
-            taps = self._derived.get((*place, "taps"), lambda: engine.eye(pixels))
-            painted = self._timed(
-                "fusion", pixels, lambda: cascade.paint(engine, pixels, style, method=method, strength=strength, taps=taps)[0]
+
+        def generated(modulation: Array) -> Array:
+            measured = None if seen is pixels else engine.paint(seen, modulation)[1]
+            return self._timed("generator", pixels, lambda: engine.paint(pixels, modulation, measured)[0])
+
+        def fused(strength: float) -> Array:
+            taps, maps = self._taps(place, "taps", pixels), None
+            if seen is not pixels:
+                maps = cascade.paint(engine, seen, style, method=method, strength=strength, taps=self._taps(place, "seen", seen))[1]
+            return self._timed(
+                "fusion", pixels, lambda: cascade.paint(engine, pixels, style, method=method, strength=strength, frozen=maps, taps=taps)[0]
             )
+
+        if method != "generator":
+            painted = fused(strength)
+            # asked for nothing, all methods of fusion are the identity
+            return painted if strength >= 1.0 else self._given_back(place, 0, painted, pixels, partial(fused, 0.0), strength)
+        missed = None
+        if look:
+            missed = self._derived.get((*place, "missed", style.digest), lambda: tiling.missed(engine, style, seen, self.memory))
+        modulation = style.modulation(engine, strength, missed, wide=look)
         if strength >= 1.0:
-            return painted
+            return generated(modulation)
+        own, modulation = (toward(self._own(place, seen), modulation, share) for share in (0.0, strength))
+        # of larger patches, of smaller ones, or without a texture
+        return self._given_back(place, len(own), generated(modulation), pixels, partial(generated, own), strength)
 
-        def unmoved() -> Array:
-            if own is not None:
-                return engine.paint(pixels, own)[0]
-            taps = self._derived.get((*place, "taps"), lambda: engine.eye(pixels))
-            return cascade.paint(engine, pixels, style, method=method, strength=0.0, taps=taps)[0]
+    def _given_back(
+        self, place: tuple[Any, ...], kind: int, painted: Array, pixels: Array, unmoved: Callable[[], Array], strength: float
+    ) -> Array:
+        return give_back(painted, pixels, self._derived.get((*place, "unmoved", kind), unmoved), strength)
 
-        # asked for nothing, all methods of fusion are the identity
-        size = 0 if own is None else len(own)  # of larger patches, of smaller ones, or without a texture
-        return give_back(painted, pixels, self._derived.get((*place, "unmoved", size), unmoved), strength)
-
-    def _own(self, pixels: Array) -> Array:
+    def _own(self, place: tuple[Any, ...], seen: Array) -> Array:
         """The modulation with the content's own statistics."""
         engine = self.painter.engine
-        return Style.of_pixels(pixels, engine).modulation(engine, wide=True)
+        return self._derived.get((*place, "own"), lambda: Style.of_pixels(seen, engine).modulation(engine, wide=True))
+
+    def _taps(self, place: tuple[Any, ...], name: str, pixels: Array) -> Sequence[Array]:
+        return self._derived.get((*place, name), lambda: self.painter.engine.eye(pixels))
 
     def _timed(self, kind: str, pixels: Array, paint: Callable[[], T]) -> T:
         began = self._clock()

@@ -181,7 +181,10 @@ class Api:
         """What can be said against the order is said now, not when its turn has come."""
         check(self.service, order)
         if order.format in (None, "gif") and not self.service.refines(order.settings) and moves(order.content.data):
-            _check_film(self.service, order)
+            try:
+                _check_film(self.service, order)
+            except UsageError as error:
+                raise UsageError(f"the content is an animation, and {error}; for its first frame alone give a format, as png") from error
             return self.jobs.add(replace(order, format="gif"), "film")
         if _is_film(order):
             _check_film(self.service, order)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
@@ -20,7 +21,8 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from scumble.errors import InputError
+from scumble._formats import is_animated, open_moving
+from scumble.errors import InputError, ScumbleError
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.video.frames import SRGB, Bytes, Clip, Frame, as_bytes
 from scumble.video.reading import reason
@@ -44,9 +46,8 @@ MOST_PIXELS = 2_000_000_000
 def moves(data: bytes) -> bool:
     """Whether a file is an animation of more than one frame."""
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=tuple(dict.fromkeys(ANIMATIONS.values()))) as image:
-            return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):  # what it is, the decoder says in better words
+        return is_animated(open_moving(io.BytesIO(data), ""))
+    except ScumbleError:  # what it is, the decoder says in better words
         return False
 
 
@@ -70,15 +71,16 @@ class Animation:
         if not self.path.is_file():
             raise InputError(f"there is no file {path}; check the path")
         try:
-            with PIL.Image.open(self.path, formats=tuple(dict.fromkeys(ANIMATIONS.values()))) as image:
-                if image.width * image.height > max_pixels:
-                    size = f"{image.width} x {image.height}"
-                    raise InputError(f"{path} has {size} pixels a frame, more than {max_pixels:,}; give less, or raise --max-pixels")
+            with self.path.open("rb") as stream:
+                image = open_moving(stream, self.path.name)
+                size = image.size
                 frames = int(getattr(image, "n_frames", 1)) - _first(image)
                 loop, form = image.info.get("loop"), image.format
-                size = image.size
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # of a file that breaks off Pillow's plug-ins say so in a dozen ways
             raise InputError(f"{path} can't be read as an animation: it is another format, damaged or incomplete") from error
+        if size[0] * size[1] > max_pixels:
+            shape = f"{size[0]} x {size[1]}"
+            raise InputError(f"{path} has {shape} pixels a frame, more than {max_pixels:,}; give less, or raise --max-pixels")
         # a GIF says how often it is shown again, and says nothing if it is shown once; the others say how often it is shown
         plays = (1 if loop is None else loop + 1 if loop else 0) if form == "GIF" else int(loop or 0)
         self.clip = Clip(self.path.name, *size, rate=1 / UNHURRIED, time_base=Fraction(1, 1000), frames=frames, loop=plays, color=SRGB)
@@ -86,7 +88,8 @@ class Animation:
     def __iter__(self) -> Iterator[Frame]:
         at = Fraction(0)
         try:
-            with PIL.Image.open(self.path) as image:
+            with self.path.open("rb") as stream:
+                image = open_moving(stream, self.path.name)
                 for k in range(_first(image), int(getattr(image, "n_frames", 1))):
                     image.seek(k)
                     shown = image.convert("RGBA")
@@ -95,7 +98,9 @@ class Animation:
                     alpha = np.asarray(shown)[:, :, 3]
                     yield Frame(picture.pixels, at, duration, None if alpha.min() == 255 else np.ascontiguousarray(alpha))
                     at += duration
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except ScumbleError:
+            raise
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
             raise InputError(f"{self.path} is damaged or incomplete ({reason(error)}); get a whole copy of it") from error
 
 
@@ -115,9 +120,13 @@ class AnimationWriter:
     def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
         """Add a frame; ``snapshot`` is not for animations."""
         pixels = as_bytes(frame.pixels)
-        check_animation(len(self._frames) + 1, *pixels.shape[:2])
         self._frames.append(self._indexed(pixels, frame.alpha) if self.form == "GIF" else _with_alpha(pixels, frame.alpha))
         self._ends.append(frame.time + frame.duration)
+
+    def is_full(self, frame: Frame) -> bool:
+        """Whether ``frame`` would be more than an animation can hold."""
+        height, width, _ = frame.pixels.shape
+        return (len(self._frames) + 1) * height * width > MOST_PIXELS
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Write the file under its name; InputError if that is not possible."""

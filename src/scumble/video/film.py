@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time as clock
@@ -24,6 +25,8 @@ from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
 from scumble.video.steady import USUAL, Flow, Past, Steadier
 from scumble.video.target import Target
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
+
+log = logging.getLogger(__name__)
 
 DEPTH = 3
 """Frames that wait between two stages: enough to even out their times, few enough for 4K."""
@@ -242,6 +245,10 @@ def _run(
     steadied = ahead(_steady(painted, steadier, writer), DEPTH)
     try:
         for item in steadied:
+            if isinstance(writer, AnimationWriter) and writer.is_full(item.frame):
+                log.warning("an animation holds no more: what comes after %d frames is left out; a film (.mp4) holds it", count)
+                interrupted = True
+                break
             writer.write(item.frame, item.snapshot)
             count += 1
             painted_size = (item.frame.pixels.shape[1], item.frame.pixels.shape[0])

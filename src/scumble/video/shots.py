@@ -25,8 +25,7 @@ from scumble.errors import UsageError, in_range, unknown
 from scumble.fusion import AffineMap, give_back
 from scumble.grain import grained
 from scumble.style import REFERENCE, Style, toward
-from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, resize, working_scale
-from scumble.subject import subject
+from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, repeated, resize, seen_of, working_scale
 from scumble.video.frames import Bytes, Floats
 
 log = logging.getLogger(__name__)
@@ -213,10 +212,11 @@ class ShotPainter:
         height, width, _ = pixels.shape
         factor = working_scale(height, width, self.style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
-        ground, drift = grained(small, self.grain), change == "drift"
-        window = subject(small) if drift or self._seen <= SETTLE else None
-        shown = ground if window is None else ground[window.slices]
-        painted = give_back(self._paint(ground, shown, seconds, drift=drift), small, ground, self.strength)
+        wide, drift = repeated(small), change == "drift"
+        ground = grained(wide, self.grain)
+        measures = drift or self._seen <= SETTLE or not all(self._knows(k) for k in self.timeline.at(seconds)[:2])
+        shown = seen_of(wide, ground) if measures else ground
+        painted = give_back(self._paint(ground, shown, seconds, drift=drift), wide, ground, self.strength)[: len(small), : small.shape[1]]
         if small is not pixels:
             painted = resize(painted, height, width)
             if factor < 1.0:  # as the stylizer does: the content's own finest detail, which the smaller picture could not hold
@@ -235,8 +235,7 @@ class ShotPainter:
             if painted is not None:
                 return painted
         for k in styles:
-            known = any(key.startswith(f"{k}/") for key in self._shot)
-            if not known:
+            if not self._knows(k):
                 self._hold(f"{k}/", self._measured(shown, k))
             elif settling:
                 self._hold(f"{k}/", _between(self._measured(shown, k), self._of(f"{k}/"), 1.0 - 1.0 / self._seen))
@@ -247,6 +246,10 @@ class ShotPainter:
         local = self._local(held, a, b, share)
         painted = self._in_memory(pixels, lambda: local.paint(pixels)) if self._fits(pixels) else None
         return tiling.paint(local, pixels, local.side_within(self._memory)) if painted is None else painted
+
+    def _knows(self, k: int) -> bool:
+        """Whether the shot has been measured for style number ``k``."""
+        return any(key.startswith(f"{k}/") for key in self._shot)
 
     def _local(self, held: Snapshot, a: int, b: int, share: float) -> tiling.Local:
         """The net with what is held: it paints a frame, or any part of it."""
