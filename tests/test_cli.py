@@ -152,6 +152,19 @@ def test_masks_say_what_is_painted(folder):
     assert run(two) == 0
 
 
+def test_masks_that_can_hardly_be_meant_are_told_of(folder, caplog):
+    Image.new("RGBA", (64, 40), (0, 0, 0, 0)).save("shape.png")
+    Image.new("L", (40, 64), 255).save("standing.png")
+    for mask, words in (
+        ("mask.png", ""),
+        ("shape.png", "black all over"),
+        ("standing.png", "40 x 64 is stretched to"),
+    ):
+        caplog.clear()
+        assert run(["stylize", "photo.png", "-s", A_STYLE, "--mask", mask, "-o", "out.png", "--overwrite"]) == 0
+        assert words in caplog.text and bool(words) == bool(caplog.text)
+
+
 def test_a_blend_is_between_its_parts(folder):
     base = ["stylize", "photo.png", "-q", "--threads", "1"]
     for blend, name in ((f"{A_STYLE}=1,{ANOTHER}=0", "a"), (f"{A_STYLE}=0.5,{ANOTHER}=.5", "ab"), (f"{A_STYLE}=0,{ANOTHER}=2", "b")):

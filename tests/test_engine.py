@@ -3,11 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from scumble import engine as engine_module
 from scumble import weights
 from scumble.engine import DEVICES, WIDTHS, Engine
 from scumble.errors import InputError, UsageError
+from scumble.style import Style
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +139,22 @@ def test_a_flat_picture_of_a_few_pixels_stays_finite_beyond_strength_1(engine, s
     own, other = engine.modulation(style_vector()), engine.modulation(style_vector(1) * 3)
     painted, statistics = engine.paint(np.full((*shape, 3), grey, np.float32), own + 2 * (other - own))
     assert np.isfinite(painted).all() and np.isfinite(statistics).all()
+
+
+def test_a_slanted_line_is_no_string_of_beads():
+    """The net's stride is 8 pixels: along a line that moves by 0.14 a row, what it makes of it repeats after 57 and its half, 28.5."""
+    wide = Image.new("RGB", (800, 1600), (235, 240, 250))
+    ImageDraw.Draw(wide).line([(620, 0), (620 - 0.14 * 1600, 1600)], fill=(10, 10, 10), width=12)
+    content = np.asarray(wide.resize((200, 400), Image.Resampling.BOX), np.float32) / 255
+    engine = Engine("cpu", threads=1)
+    net = Style.named("irises").modulation(engine)[: engine.modulations]
+    rows = np.arange(40, 40 + 285)
+    columns = np.clip(155 - 0.14 * rows[:, None] + np.arange(-14, 15), 0, 198)
+    found = []
+    for spun in (False, True):
+        planes = engine.unfinished(content, net, None, np.zeros(2 * sum(engine.norms)), spun=spun)[0].planes
+        left, share = columns.astype(int), columns % 1
+        along = planes[:, rows[:, None], left] * (1 - share) + planes[:, rows[:, None], left + 1] * share
+        power = np.abs(np.fft.rfft(along - along.mean(1, keepdims=True), axis=1)).mean((0, 2))
+        found.append(power[[5, 10]])  # of 285 rows
+    assert (found[1] < 0.5 * found[0]).all()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from scumble import finish, guided, metrics
 from scumble.engine import Engine
+from scumble.pyramid import halved, means
 from scumble.style import Style
 
 
@@ -14,13 +15,25 @@ def noise(seed, height=23, width=31):
     return np.random.default_rng(seed).random((3, height, width), dtype=np.float32)
 
 
-def test_a_guide_is_means_of_cells_and_the_last_ones_are_of_what_there_is():
+def test_means_of_cells_at_the_end_are_of_what_there_is():
     pixels = np.random.default_rng(0).random((40, 21, 3), dtype=np.float32)
-    found = guided.guide(pixels)
+    found = means(pixels, 16)
     assert found.shape == (3, 3, 2)
     for row, rows in enumerate((slice(0, 16), slice(16, 32), slice(32, 40))):
         for column, columns in enumerate((slice(0, 16), slice(16, 21))):
             np.testing.assert_allclose(found[:, row, column], pixels[rows, columns].mean((0, 1)), rtol=1e-6)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_halved_the_next_pixel_has_a_say(height, width):
+    pixels = np.random.default_rng(height).random((2, height, width), dtype=np.float32)
+    rows, columns = (np.clip(np.arange(-1, n + 2), 0, n - 1) for n in (height, width))
+    wide = pixels[:, rows][:, :, columns]
+    taps = np.array([1, 3, 3, 1]) / 8
+    expected = [
+        [(wide[:, y : y + 4, x : x + 4] * np.outer(taps, taps)).sum((1, 2)) for x in range(0, width, 2)] for y in range(0, height, 2)
+    ]
+    np.testing.assert_allclose(halved(pixels), np.transpose(expected, (2, 0, 1)), atol=1e-6)
 
 
 @given(st.integers(1, 70), st.integers(1, 70))

@@ -217,7 +217,7 @@ def test_going_on_with_something_else_is_refused(tmp_path, painter):
         if done == 1:
             raise Stop
 
-    settings = {"painter": painter, "style_scale": 4.0, "memory": 415_000_000}
+    settings = {"painter": painter, "style_scale": 4.0, "memory": 430_000_000}
     with pytest.raises(Stop):
         large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, recipe={"style": "a"}, **settings)
     with pytest.raises(UsageError, match=r"was begun otherwise \(style\)"):
@@ -272,8 +272,8 @@ def test_exact_statistics_by_rows(tmp_path, painter):
     plans = []
     out = tmp_path / "out.png"
     large.paint(
-        path, ["irises"], out, painter=painter, style_scale=4, statistics="exact", planned=lambda *plan: plans.append(plan),
-        memory=480_000_000,
+        path, ["irises"], out, painter=painter, style_scale=4, detail="painted", statistics="exact",
+        planned=lambda *plan: plans.append(plan), memory=480_000_000,
     )  # fmt: skip
     whole = painter(Picture.open(path), "irises", style_scale=4, detail="painted", statistics="exact")
     assert np.abs(Picture.open(out).pixels - whole.pixels).mean() < 1.5 / 255

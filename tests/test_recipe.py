@@ -91,6 +91,19 @@ def test_paths_do_not_tell_where_home_is(folder):
     assert str(folder) not in json.dumps(held)
 
 
+def test_nor_where_it_is_painted_elsewhere(folder, monkeypatch):
+    home = folder / "homes" / "alice"
+    (home / "pictures").mkdir(parents=True)
+    monkeypatch.setattr(Path, "home", lambda: home)
+    shutil.copy(folder / "photo.jpg", home / "pictures")
+    written = {
+        place: recipe.write_recipe(request(), str(home / "pictures" / "photo.jpg"), "", folder / place)["content"]["path"]
+        for place in ("out.jpg", "homes/bob/out.jpg", "homes/alice/out.jpg", "homes/alice/painted/out.jpg")
+    }
+    assert list(written.values()) == ["photo.jpg", "photo.jpg", "pictures/photo.jpg", "../pictures/photo.jpg"]
+    assert recipe.write_recipe(request(), "/elsewhere/x/photo.jpg", "", folder / "out.jpg")["content"]["path"] == "photo.jpg"
+
+
 @pytest.mark.parametrize("setting", [{"quality": "fine"}, {"style_fit": "stretch"}])
 def test_what_needs_the_pixels_of_a_style_gets_its_picture(setting):
     styles, painter = (((1.0, "style.png"),), ((0.5, "style.png"), (0.5, A_STYLE))), Stylizer(threads=1)

@@ -78,6 +78,7 @@ def test_works_without_a_texture_pool_to_one_without():
 def test_a_folder_pools_its_works(tmp_path: Path) -> None:
     for i in range(3):
         picture(i).save(tmp_path / f"{i}.png")
+    picture(9).save(tmp_path / "painted.png", recipe={"recipe": 1})  # by us, so it is no work of the painter's
     pooled = Style.from_folder(tmp_path)
     works = [Style.from_image(tmp_path / f"{i}.png") for i in range(3)]
     assert np.allclose(pooled.levels[2].mean, np.mean([w.levels[2].mean for w in works], 0))

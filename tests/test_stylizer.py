@@ -100,10 +100,10 @@ def test_a_draft_is_one_pass_and_what_it_missed_is_the_rest(style: Style) -> Non
     np.testing.assert_allclose(own + style.missed_in(content.pixels, engine), style.vector, atol=1e-3)
 
 
-def test_after_a_look_patches_are_larger(style: Style) -> None:
+def test_after_a_look_patches_are_larger_and_the_net_paints_at_several_phases(style: Style) -> None:
     content, engine = photograph(64, 80), painter.engine
-    net = style.modulation(engine, missed=style.missed_in(content.pixels, engine))[: engine.modulations]
-    cells, _ = engine.unfinished(content.pixels, net, None, np.zeros(2 * sum(engine.norms)))
+    net = style.modulation(engine, missed=style.missed_in(content.pixels, engine), wide=True)[: engine.modulations]
+    cells, _ = engine.unfinished(content.pixels, net, None, np.zeros(2 * sum(engine.norms)), spun=True)
     assert style.texture is not None
     planes, filters = finish.finish(cells, guided.guide(content.pixels), style.texture, engine)
     assert len(filters) == finish.filters_size(finish.WIDE)

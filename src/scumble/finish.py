@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from scumble import guided
 from scumble.fusion import Moments, barycenter
+from scumble.pyramid import TAPS, halved
 
 Array = NDArray[np.float32]
 Array64 = NDArray[np.float64]
@@ -53,8 +54,8 @@ RIDGE = 1e-4
 LEAST_SIDE = 16
 """Below this many pixels a side there is too little to measure: such a scale is left as it is."""
 REACH = 80 + guided.REACH
-"""Pixels around a pixel that have a say in it: four of the kernel in each pass and one of the enlargement at each scale, 79 in all, and
-what the fit to the photograph sees."""
+"""Pixels around a pixel that have a say in it: four of the kernel in each pass and one of the enlargement at each scale, 79 in all, 7 of
+the halvings, and what the fit to the photograph sees, 96 of the 112 that it says."""
 AROUND = 2
 """Cells of 2 × 2 pixels beyond a picture's edge that a filter sees."""
 _PIECE = 1024
@@ -99,6 +100,11 @@ def patch_of(texture: Array) -> int:
     raise ValueError(f"a texture has {texture_size(NARROW)} or {texture_size(WIDE)} numbers; got {len(texture)}")
 
 
+def is_wide(texture: Array) -> bool:
+    """Whether a texture (T,), or none (0,), is of the larger patches: where it has to be good, and not where it has to be quick."""
+    return len(texture) == texture_size(WIDE)
+
+
 def texture(pixels: Array) -> Array:
     """Of a picture (H, W, 3): mean and autocovariance at every scale, the coarsest first, (T,)."""
     return np.concatenate([autocovariance(level) for level in _pyramid(np.ascontiguousarray(pixels.transpose(2, 0, 1)))])
@@ -111,15 +117,6 @@ def narrow(texture: Array) -> Array:
     rows = scales(texture)
     kept = rows[:, 3:].reshape(SCALES, -1, 9)[:, narrower()].reshape(SCALES, -1)
     return np.hstack([rows[:, :3], kept]).ravel()
-
-
-def halved(planes: Array) -> Array:
-    """(3, h, w) -> (3, ⌈h/2⌉, ⌈w/2⌉), means of 2 × 2; an odd side's last row is repeated."""
-    _, h, w = planes.shape
-    if h % 2 or w % 2:
-        planes = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
-    rows = planes[:, ::2] + planes[:, 1::2]  # first: neighbours in memory
-    return np.float32(0.25) * (rows[:, :, ::2] + rows[:, :, 1::2])
 
 
 def autocovariance(planes: Array) -> Array:
@@ -203,7 +200,7 @@ class Cells:
             turned[:, :, :, last + 1 : last + 1 + AROUND] = turned[:, 1:, :, last, None]
         return self
 
-    def halved(self) -> Array:
+    def means(self) -> Array:
         """(3, ⌈H/2⌉, ⌈W/2⌉), the mean of each cell; of what is :meth:`edged`."""
         rows, columns = self.inside
         cells = self.array.reshape(3, 4, *self.array.shape[1:])[:, :, rows, columns]
@@ -297,6 +294,10 @@ class Computing(Protocol):
         """``kernel`` (12, 12, K, K), K odd, and ``bias`` (12,); around the picture there may be anything."""
         ...
 
+    def lowered(self, level: Cells) -> Array:
+        """(3, ⌈H/2⌉, ⌈W/2⌉), what is :meth:`~Cells.edged` as :func:`~scumble.pyramid.halved` makes it: by :func:`lowering`."""
+        ...
+
 
 def finish(
     cells: Cells, guide: Array, wanted: Array | None, by: Computing, frozen: Array | None = None, freeze: Array | None = None
@@ -333,7 +334,7 @@ def unfiltered(
 
     ``measure`` sets each of these in time; it is told the pass, and what its filter is measured on.
     """
-    coarser = [cells.edged().halved()]
+    coarser = [by.lowered(cells.edged())]
     for _ in range(SCALES - 2):
         coarser.insert(0, halved(coarser[0]))
     level = Cells.of(coarser[0])
@@ -342,7 +343,7 @@ def unfiltered(
             measure(n, level)
         level = _filtered(level, filters, n, by)
         if scale == 0 and following > 0 and min(level.height, level.width) >= LEAST_SIDE:
-            coarse = level.edged().halved()
+            coarse = level.edged().means()
             level = by.raised(level, guided.fitted(coarse, guide) - coarse)
         if following > scale:
             change = level.planes - coarser[scale]
@@ -403,6 +404,14 @@ def _of_cells(span: int) -> NDArray[np.intp]:
     none = 9 * span * span
     at = np.where(known, span * y + x, none)[:, :, None] + span * span * np.arange(9).reshape(3, 1, 1, 3, 1, 1, 1, 1)
     return np.minimum(at, none).reshape(12, 12, 2 * far + 1, 2 * far + 1)
+
+
+@lru_cache(maxsize=1)
+def lowering() -> Array:
+    """The kernel (3, 12, 3, 3) that halves a picture in cells, :data:`~scumble.pyramid.TAPS` both ways."""
+    taps = np.array([[0, TAPS[0]], TAPS[1:3], [TAPS[3], 0]])  # (cell, pixel in it)
+    kernel = np.einsum("cb,yp,xq->cbpqyx", np.eye(3), taps, taps)
+    return np.ascontiguousarray(kernel.reshape(3, 12, 3, 3), np.float32)
 
 
 def unchanging(patch: int) -> Array:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scumble import guided
+from scumble.pyramid import means
 
 Array = NDArray[np.float32]
 
@@ -45,7 +46,7 @@ def grained(pixels: Array, amount: float = 1.0) -> Array:
 
 def variances(pixels: Array) -> Array:
     """Of (H, W, 3) in each of its cells of 16 x 16 pixels, the mean of its colours': (⌈H/16⌉, ⌈W/16⌉)."""
-    found: Array = (guided.guide(pixels * pixels) - guided.guide(pixels) ** 2).mean(0)
+    found: Array = (means(pixels * pixels, guided.CELL) - means(pixels, guided.CELL) ** 2).mean(0)
     return found
 
 

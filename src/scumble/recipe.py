@@ -7,6 +7,7 @@ as a whole and a published picture does not tell where its painter's home is; wh
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -21,11 +22,13 @@ from scumble.engine import FINISH
 from scumble.errors import InputError, UsageError, in_range
 from scumble.mask import MOST_FEATHER, Mask
 from scumble.picture import Picture
-from scumble.style import Blend, Style, is_name, pictures_in
+from scumble.style import Blend, Style, is_name, works_in
 from scumble.stylizer import QUALITIES, defaults
 
 if TYPE_CHECKING:
     from scumble.stylizer import Stylizer
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Of the recipe; a higher one was written by a later Scumble."""
@@ -99,7 +102,18 @@ class Request:
             else Mask.from_picture(m, content.size, feather=feather, invert=invert)
             for m in masks
         ]
+        for mask, given in zip(fitted, masks, strict=True):
+            _warn_of(mask, (given.height, given.width), content)
         return painter(content, list(styles), mask=fitted or None, **own, **calls)
+
+
+def _warn_of(mask: Mask, size: tuple[int, int], content: Picture) -> None:
+    """Of what can hardly be meant."""
+    if not mask.weights.any():
+        log.warning("a mask is black all over, so nothing is painted by it: white is painted, and what is transparent counts as black")
+    (height, width), (high, wide) = size, content.size
+    if abs(width * high / (height * wide) - 1) > 0.02:
+        log.warning("a mask of %d x %d is stretched to a picture of %d x %d, which has another shape", width, height, wide, high)
 
 
 def parse_blend(text: str) -> tuple[Term, ...]:
@@ -190,7 +204,7 @@ def file_sha256(path: Path) -> str:
     if not path.is_dir():
         return _sha256(path, path.stat().st_mtime_ns)
     digest = hashlib.sha256()
-    for picture in pictures_in(path):
+    for picture in works_in(path):
         digest.update(f"{file_sha256(picture)} {picture.name}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -201,10 +215,17 @@ def _sha256(path: Path, _written: int) -> str:
 
 
 def _relative(path: str, folder: Path) -> str:
+    """From the picture's folder; the name alone where that way leads through the top of the file system, or through where homes are: it
+    would tell the whole path.
+    """
+    where = Path(path).absolute()
     try:
-        return Path(os.path.relpath(path, folder)).as_posix()
+        common = Path(os.path.commonpath([where, folder]))
     except ValueError:  # another drive
-        return Path(path).absolute().as_posix()
+        return where.name
+    if len(common.parts) == 1 or common in Path.home().parents:
+        return where.name
+    return Path(os.path.relpath(where, folder)).as_posix()
 
 
 def _described(source: str, folder: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from scumble.fusion import give_back
 from scumble.grain import grained
 from scumble.mask import MaskLike, composite, masks_of
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
-from scumble.style import A_STYLE, REFERENCE, Blend, Style, at_reference, is_name, pictures_in, toward
+from scumble.style import A_STYLE, REFERENCE, Blend, Style, at_reference, is_name, toward, works_in
 from scumble.subject import subject
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ STYLE_FITS = ("own", "stretch")
 LARGEST = 1.5
 """Without a style scale, pictures are painted at their own size up to this many times the reference, larger ones at that:
 above it strokes would get finer and finer until the eye sees none."""
+DETAILED = 64_000_000
+"""Pixels above which what is finer than the brush is painted, too: who zooms in would else see a tinted photograph."""
 SMALLEST = 16
 """Pixels a side. A narrower picture is repeated, mirrored, until it has four times as many: by the statistics of a few pixels anything is
 far from the mean, and a red one was painted black."""
@@ -131,7 +133,7 @@ class Stylizer:
                 sees more of a style that is a picture or a folder than of a Style, a name or a blend, which are but statistics.
             size: the longer side of the result in pixels; None is the content's own.
             detail: what is finer than a large picture's reduced size comes from the ``content`` as it is, or is ``painted`` once more at
-                full size. None: the content's, and painted for files that :mod:`scumble.large` paints by rows.
+                full size. None: the content's, and painted above 64 megapixels.
             statistics: in tiles, and for painted detail: ``thumbnail`` are those of the reduced picture, ``exact`` those of the full one.
             memory: bytes that a net may take, refinement included; a pass that would take more is made in tiles. None is 2.5 GB.
             progress: called after every step of the refinement.
@@ -197,8 +199,8 @@ class Stylizer:
         one_of("quality", quality, QUALITIES)
         if steps is not None:
             in_range("steps", whole("steps", steps), 0, 100_000)
-        detail = "content" if detail is None else detail
-        one_of("detail", detail, tiling.DETAILS)
+        if detail is not None:
+            one_of("detail", detail, tiling.DETAILS)
         one_of("statistics", statistics, tiling.STATISTICS)
         budget = MEMORY if memory is None else memory
         in_range("memory", budget, 1, 1e18)
@@ -215,6 +217,7 @@ class Stylizer:
         if factor >= 1.0:
             painted = self.painted(small, seen, brush)
             return painted if small is pixels else resize(painted, height, width)
+        brush = replace(brush, detail=detail_of(brush.detail, height, width))
         layer = self.layer(small, seen, brush, lambda tile: tiling.sweep_over(pixels, tile, tiling.reach(brush.method)))
         tile = layer.side_within(brush.memory, height, width)
         return tiling.paint(layer, pixels, tile)
@@ -222,7 +225,7 @@ class Stylizer:
     def layer(self, small: Array, seen: Seen, brush: Brush, sweeps: Callable[[int], tiling.Sweep]) -> tiling.Layer:
         """What is laid over a large picture, from its reduced pixels; ``sweeps(tile)`` go over its full ones, for exact statistics."""
         painted = self.painted(small, seen, brush)
-        if brush.detail == "content":
+        if brush.detail != "painted":
             return tiling.Layer(small, painted)
         ground = grained(small, brush.grain)
         local = self._frozen(seen_of(small, ground, brush.statistics), ground, seen.style, brush, brush.memory, sweeps)
@@ -307,6 +310,11 @@ def seen_of(small: Array, ground: Array, statistics: str = "thumbnail") -> Array
     return ground if window is None else ground[window.slices]
 
 
+def detail_of(asked: str | None, height: int, width: int) -> str:
+    """What is ``asked`` for, or what suits the size: how much memory there is must not decide how it looks."""
+    return asked or ("painted" if height * width > DETAILED else "content")
+
+
 def working_scale(height: float, width: float, style_scale: float | None) -> float:
     """By how much a picture is resized before it is painted, so that the brush has the width that is asked for."""
     side = (height * width) ** 0.5
@@ -342,7 +350,8 @@ class Brush:
     grain: float
     look: bool
     """Whether what a first painting lacks of the style is looked for."""
-    detail: str
+    detail: str | None
+    """None: as :func:`detail_of` says."""
     statistics: str
     memory: int
     refine: Refinement
@@ -431,7 +440,7 @@ def _pictures(source: _Pictures, max_pixels: int, shape: tuple[int, int] | None 
         pictures = [source]
     else:
         path = Path(source)
-        pictures = [Picture.open(p, max_pixels=max_pixels) for p in (pictures_in(path) if path.is_dir() else [path])]
+        pictures = [Picture.open(p, max_pixels=max_pixels) for p in (works_in(path) if path.is_dir() else [path])]
     return [at_reference(p, shape).pixels for p in pictures]
 
 

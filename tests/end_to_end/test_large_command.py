@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scumble import Picture, large
+from scumble import Picture, large, stylizer
 from scumble.cli import run
 from scumble.metrics import ssim
 
@@ -33,6 +33,7 @@ def photo(path, height, width):
 def low_limit(monkeypatch):
     """So that a test's picture counts as large."""
     monkeypatch.setattr(large, "STREAMED", 100_000)
+    monkeypatch.setattr(stylizer, "DETAILED", 100_000)
 
 
 def test_a_large_picture_says_how_it_is_painted(tmp_path, capsys, low_limit):
@@ -92,7 +93,7 @@ def test_without_pyvips_it_says_what_to_install(tmp_path, capsys, low_limit, mon
 def test_after_kill_9_only_what_is_missing_is_painted(tmp_path):
     source = photo(tmp_path / "in.png", 700, 2000)
     out = tmp_path / "out.png"
-    line = ["stylize", source, "-s", "great-wave", "--style-scale", "4", "--memory", "515MB", "--json"]
+    line = ["stylize", source, "-s", "great-wave", "--style-scale", "4", "--memory", "540MB", "--detail", "painted", "--json"]
     python = [sys.executable, "-c", "import sys; from scumble import cli, large; large.STREAMED = 1000; cli.main(sys.argv[1:])"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([*python, *line, "-o", str(out)], env=environment, stdout=subprocess.DEVNULL)

@@ -20,6 +20,7 @@ OPTIONAL = {
     "imagecodecs": "deep",
     "av": "video",
     "cv2": "video",
+    "pyvips": "big",
 }
 """Modules that need not be here, and the extras that bring them."""
 

@@ -20,9 +20,9 @@ from scumble import large
 from scumble._formats import format_named
 from scumble.cli.reporter import Reporter
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError
-from scumble.picture import SUFFIXES, Picture, read_recipe, read_size
+from scumble.picture import SUFFIXES, Picture, read_size
 from scumble.recipe import NOT_THE_STYLIZERS, STDIO, Request, file_sha256, write_recipe
-from scumble.style import pictures_in
+from scumble.style import works_in
 from scumble.stylizer import Stylizer, working_scale
 
 
@@ -45,7 +45,8 @@ def plan(inputs: Sequence[str], output: str | None, styles: Sequence[str]) -> li
         if len(sources) > 1:
             raise UsageError(f"several inputs need a folder to go to, and its name ends in / if it is to be made; got -o {output}")
         if output != STDIO and Path(output).suffix.lower() not in SUFFIXES:
-            raise UsageError(f"cannot save as {output!r}; the suffix must be one of {', '.join(SUFFIXES)}")
+            film = "; for films: scumble video" if Path(output).suffix.lower() in (".mp4", ".mov", ".mkv", ".webm") else ""
+            raise UsageError(f"cannot save as {output!r}; the suffix must be one of {', '.join(SUFFIXES)}{film}")
         return [Job(sources[0], output)]
     label = re.sub(r"[^\w.+-]+", "-", "+".join(dict.fromkeys(Path(s).stem or "style" for s in styles)))[:100]
     jobs = [Job(source, _target(source, output, label)) for source in sources]
@@ -65,17 +66,7 @@ def _taken_apart(given: str) -> list[str]:
         raise UsageError("an input must be a picture, a folder or -; got an empty text")
     if given == STDIO or not Path(given).is_dir():
         return [given]
-    pictures = [os.fspath(p) for p in pictures_in(Path(given))]
-    return [p for p in pictures if not _is_painted(p)] or pictures
-
-
-def _is_painted(path: str) -> bool:
-    """Whether a picture is one of ours: in a folder that was painted before, in whatever style, these are not meant if there are others."""
-    try:
-        read_recipe(path)
-    except (ScumbleError, OSError):
-        return False
-    return True
+    return [os.fspath(p) for p in works_in(Path(given))]
 
 
 def _target(source: str, folder: str | None, label: str) -> str:
@@ -204,10 +195,6 @@ class Session:
         settings = self.request.settings
         recipe = self._recipe(job, file_sha256(Path(job.source)))
         own = {k: v for k, v in settings.items() if k not in NOT_THE_STYLIZERS}
-        if own["detail"] is None:  # by the size of the picture: how much memory there is must not decide how it looks
-            height, width = read_size(job.source)
-            shrink = 1.0 if own["size"] is None else own["size"] / max(height, width)
-            own["detail"] = "painted" if height * width * shrink * shrink > large.STREAMED else "content"
         with ExitStack() as stack:
             if self.request.refines:
                 stack.enter_context(self.reporter.refining())

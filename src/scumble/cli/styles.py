@@ -128,7 +128,7 @@ def add(
     from dataclasses import replace
 
     from scumble import library
-    from scumble.style import Style, pictures_in
+    from scumble.style import Style, works_in
 
     library.check_name(name)
     if not tune and (photos or steps is not None):
@@ -138,7 +138,7 @@ def add(
     path = library.user_folder() / f"{name}.style"
     if path.exists() and not overwrite:  # before a minute's work and not after it
         raise InputError(f"you have a style {name} already; choose another name, or replace it with --overwrite")
-    pictures = [picture for work in works for picture in (pictures_in(work) if work.is_dir() else [work])]
+    pictures = [picture for work in works for picture in (works_in(work) if work.is_dir() else [work])]
     style = Style.from_pictures(pictures)
     if tune:
         style = _tuned(style, pictures, photos or [], steps)
@@ -153,13 +153,13 @@ def _tuned(style: Style, works: list[Path], places: list[Path], steps: int | Non
 
     from scumble.cli.reporter import Reporter
     from scumble.picture import Picture
-    from scumble.style import pictures_in
+    from scumble.style import works_in
 
     try:
         from scumble.train.tuning import RECIPE, practise
     except ImportError as error:
         raise MissingExtraError('--tune needs PyTorch: pip install "scumble[torch]"') from error
-    paths = [path for place in places for path in (pictures_in(place) if place.is_dir() else [place])]
+    paths = [path for place in places for path in (works_in(place) if place.is_dir() else [place])]
     photos = [Picture.open(path) for path in paths] or _sample_photos("--photos PATH", "astronaut", "coffee", "chelsea", "rocket")
     recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
     reporter = Reporter()

@@ -25,14 +25,14 @@ from scumble.large.writing import Canvas, checked_format
 from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.style import Style
-from scumble.stylizer import Brush, StyleLike, Stylizer, defaults, one_for_each, working_scale
+from scumble.stylizer import DETAILED, Brush, StyleLike, Stylizer, defaults, detail_of, one_for_each, working_scale
 from scumble.tiling import LEAST_TILE, Layer, Local, Window, least_memory, partition, reach, resampled
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
 
-STREAMED = 64_000_000
+STREAMED = DETAILED
 """Pixels above which a picture is painted by rows: held whole it would take 5 GB."""
 MEMORY = 1_200_000_000
 """Bytes, unless another budget is given: with what libraries take beyond the estimate, 1.5 GB are not reached."""
@@ -87,7 +87,7 @@ def paint(
     """Paint a file of any size into another one, within a budget of memory.
 
     The picture is reduced to its working size and painted there (:meth:`Stylizer.painted`), refinement included; then that is laid over
-    the full one, window by window. What is finer than the working size is painted, too, unless ``detail`` is ``content``.
+    the full one, window by window.
 
     Args:
         source: what libvips reads.
@@ -110,10 +110,11 @@ def paint(
     painter = painter or Stylizer()
     given: dict[str, Any] = {**defaults(), **settings}
     budget = MEMORY if given["memory"] is None else given["memory"]
-    given |= {"detail": given["detail"] or "painted", "memory": max(1, budget - PROCESS)}
+    given["memory"] = max(1, budget - PROCESS)
     brush = painter.brush(**given)
     one_for_each(len(styles), len(masks))
     picture = Source(source, max_pixels=max_pixels, size=given["size"])
+    brush = replace(brush, detail=detail_of(brush.detail, picture.height, picture.width))
     format = checked_format(Path(target), picture.height, picture.width)
     job = _Job(painter, picture, brush, [_fitted(m, picture, feather, invert_mask) for m in masks])
 

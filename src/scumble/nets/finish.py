@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scumble.finish import LEAST_SIDE, PASSES, RIDGE, SCALES, WIDE, Places, narrower, offsets, patch_index, side_of
-from scumble.nets.guided import Fit
+from scumble.nets.guided import Fit, halved
 
 Autocovariance = tuple[Tensor, Tensor]
 """Mean (N, 3), and covariances (N, D, 3, 3) between a pixel and the one at each of the offsets, whose number says of what patches."""
@@ -80,22 +80,18 @@ def finish(
             x = _filtered(x, *found)
         used.append(found)
         if scale == 0 and min(h, w) >= LEAST_SIDE:
-            x = x + Fit(content)(_halved(x), 2)[:, :, :h, :w]  # so that no halo goes on
+            x = x + Fit(content)(F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False), 2)[:, :, :h, :w]  # so that no halo goes on
         last = scale
     return x, used
 
 
 def _pyramid(x: Tensor) -> list[Tensor]:
-    """(N, 3, H, W) and its halves, the coarsest first; an odd side's last row is repeated."""
+    """(N, 3, H, W) and its halves, the coarsest first."""
     found = [x]
     for _ in range(SCALES - 1):
-        x = _halved(x)
+        x = halved(x)
         found.append(x)
     return found[::-1]
-
-
-def _halved(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
 def _autocovariance(x: Tensor) -> Autocovariance:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from scumble.grain import GRAIN, squares
 from scumble.guided import CELL
-from scumble.nets.guided import guide
 
 
 class Grain(nn.Module):
@@ -23,8 +22,12 @@ class Grain(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """In [0, 1], and so is the result."""
         height, width = pixels.shape[2:]
-        own = (guide(pixels * pixels) - guide(pixels).square()).mean(1, keepdim=True)
+        own = (_means(pixels * pixels) - _means(pixels).square()).mean(1, keepdim=True)
         missing = F.interpolate(F.relu(self.most - own).sqrt(), scale_factor=CELL, mode="bilinear")[:, :, :height, :width]
         rows, columns = (torch.arange(n, device=pixels.device) for n in (height, width))
         noise = sum(square[rows % len(square)][:, columns % len(square)].to(pixels) for square in self.buffers())
         return (pixels + missing * noise).clamp(0, 1)
+
+
+def _means(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, CELL, ceil_mode=True, count_include_pad=False)

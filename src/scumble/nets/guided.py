@@ -7,11 +7,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scumble.guided import CELL, RIDGE, WINDOW, solved
+from scumble.pyramid import TAPS
 
 
 def guide(pixels: Tensor) -> Tensor:
-    """(N, 3, H, W) as means of cells, (N, 3, ⌈H/16⌉, ⌈W/16⌉); the last ones of what there is."""
-    return F.avg_pool2d(pixels, CELL, ceil_mode=True, count_include_pad=False)
+    """(N, 3, H, W) -> (N, 3, ⌈H/16⌉, ⌈W/16⌉)."""
+    return halved(halved(F.avg_pool2d(pixels, CELL // 4, ceil_mode=True, count_include_pad=False)))
+
+
+def halved(x: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, C, ⌈h/2⌉, ⌈w/2⌉), as :func:`scumble.pyramid.halved`."""
+    taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device)
+    kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 4, 4)
+    return F.conv2d(F.pad(x, (1, 2, 1, 2), mode="replicate"), kernel, stride=2, groups=x.shape[1])
 
 
 class Fit:

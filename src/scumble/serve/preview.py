@@ -126,13 +126,13 @@ class Previewer:
         """Whether nothing would be gained by :meth:`prepare`: also while the brush is moved, when every preview has another size."""
         if settings["method"] != "generator" or settings["style_scale"] is not None or settings["strength"] <= 0:
             return True
-        return self._derived.peek((*self._place(kept, settings), "own")) is not None
+        return self._derived.peek((*self._place(kept, settings), "own", _looks(settings))) is not None
 
     def prepare(self, kept: Kept, settings: Mapping[str, Any]) -> None:
         """Measure the content's own statistics, which the first move of the strength would have to wait for."""
         place = self._place(kept, settings)
         pixels = repeated(self._pixels(place, kept))
-        self._own(place, seen_of(pixels, self._ground(place, pixels), settings["statistics"]))
+        self._own(place, seen_of(pixels, self._ground(place, pixels), settings["statistics"]), _looks(settings))
 
     def gallery(self, content: Picture, named: Mapping[str, Array], side: int) -> Iterator[tuple[str, Picture]]:
         """``content`` with each of the modulations in ``named``, the longer side ``side`` pixels, one by one."""
@@ -159,7 +159,7 @@ class Previewer:
     def _painted(self, place: tuple[Any, ...], kept: Kept, content: Picture, style: Style, settings: Mapping[str, Any]) -> Array:
         """The content painted at the working size and brought to its own; where that is larger, as :class:`~scumble.tiling.Layer`."""
         method, strength, size = settings["method"], settings["strength"], place[-2:]
-        look = method == "generator" and settings["quality"] != "draft"
+        look = _looks(settings)
 
         def paint() -> Array:
             pixels = repeated(self._pixels(place, kept))
@@ -206,7 +206,7 @@ class Previewer:
         modulation = style.modulation(engine, strength, missed, wide=look)
         if strength >= 1.0:
             return generated(modulation)
-        own, modulation = (toward(self._own(place, seen), modulation, share) for share in (0.0, strength))
+        own, modulation = (toward(self._own(place, seen, look), modulation, share) for share in (0.0, strength))
         # of larger patches, of smaller ones, or without a texture
         return self._given_back(place, len(own), generated(modulation), pixels, partial(generated, own), strength)
 
@@ -215,10 +215,10 @@ class Previewer:
     ) -> Array:
         return give_back(painted, pixels, self._derived.get((*place, "unmoved", kind), unmoved), strength)
 
-    def _own(self, place: tuple[Any, ...], seen: Array) -> Array:
+    def _own(self, place: tuple[Any, ...], seen: Array, look: bool) -> Array:
         """The modulation with the content's own statistics."""
         engine = self.painter.engine
-        return self._derived.get((*place, "own"), lambda: Style.of_pixels(seen, engine).modulation(engine, wide=True))
+        return self._derived.get((*place, "own", look), lambda: Style.of_pixels(seen, engine).modulation(engine, wide=look))
 
     def _taps(self, place: tuple[Any, ...], name: str, pixels: Array) -> Sequence[Array]:
         return self._derived.get((*place, name), lambda: self.painter.engine.eye(pixels))
@@ -244,6 +244,11 @@ def fitted(picture: Picture, side: int) -> Picture:
 
 def _content(kept: Kept, settings: Mapping[str, Any]) -> Picture:
     return kept.small if settings["size"] is None else fitted(kept.small, settings["size"])
+
+
+def _looks(settings: Mapping[str, Any]) -> bool:
+    """Whether what a draft lacks is looked for."""
+    return settings["method"] == "generator" and settings["quality"] != "draft"
 
 
 def _kind(method: str) -> str:

@@ -30,8 +30,12 @@ def generator_statistics(engine: Engine, modulation: Array, sweep: Sweep) -> Arr
     known = _normalisations(engine, net, sweep)
     if not len(wanted):
         return known
-    share = np.ones(len(known), np.float32)
-    return np.concatenate([known, _filters(engine, lambda pixels: engine.unfinished(pixels, net, known, share)[0], wanted, 1.0, sweep)])
+    share, spun = np.ones(len(known), np.float32), finish.is_wide(wanted)
+
+    def unfinished(pixels: Array) -> finish.Cells:
+        return engine.unfinished(pixels, net, known, share, spun=spun)[0]
+
+    return np.concatenate([known, _filters(engine, unfinished, wanted, 1.0, sweep)])
 
 
 def _normalisations(engine: Engine, modulation: Array, sweep: Sweep) -> Array:

@@ -134,7 +134,9 @@ def export_self_contained(path: Path, style: Style | None = None, grain: float =
     part = path.with_name(f".{path.name}.part")
     names = ["content", "style", "texture"][: 1 + len(with_style)]
     try:
-        _onnx(net, (torch.rand(1, 3, 136, 144), *with_style), part, names, ["painted"], ["content", "painted"])
+        said = {"content": "RGB in [0, 1], (1, 3, height, width)", "painted": "the same"}
+        said |= {} if style is not None else {"style": "Style.vector[None]", "texture": "scumble.finish.narrow(Style.texture)[None]"}
+        _onnx(net, (torch.rand(1, 3, 136, 144), *with_style), part, names, ["painted"], ["content", "painted"], said)
         content = torch.rand(1, 3, 217, 191)
         content[..., :96] = 0.5  # flat
         with torch.no_grad():
@@ -221,7 +223,8 @@ def export_finish(folder: Path = FOLDER) -> None:
 
     ``finish_products.onnx``: rows (n, c, k) -> products (n, c, c) of each with each.
     ``finish_raise.onnx``: cells + change (1, 3, h', w') enlarged -> raised, ``margins`` (8,) saying by how much the edge of the change is
-    repeated, which brings it to (1, 3, h + 2, w + 2); ``finish_filter.onnx``: cells, kernel (12, 12, K, K), bias (12,) -> filtered.
+    repeated, which brings it to (1, 3, h + 2, w + 2); ``finish_filter.onnx``: cells, kernel (C, 12, K, K), bias (C,) -> filtered, or
+    with three channels halved.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -262,8 +265,8 @@ def export_finish(folder: Path = FOLDER) -> None:
     write(
         "finish_filter",
         [helper.make_node("Conv", ["cells", "kernel", "bias"], ["filtered"], auto_pad="SAME_UPPER")],
-        {"cells": cells, "kernel": [12, 12, "side", "side"], "bias": [12]},
-        {"filtered": cells},
+        {"cells": cells, "kernel": ["channels", 12, "side", "side"], "bias": ["channels"]},
+        {"filtered": [1, "channels", "height", "width"]},
     )
 
 
