@@ -144,8 +144,8 @@ class TestMemory:
     @pytest.mark.parametrize("strength", [0.4, 1.0, 1.3])
     def test_tiles_with_what_is_held_are_the_frame(self, strength, stylizer, styles):
         shots = self.painted(stylizer, styles[0], strength=strength)[1]
-        # 172 MB for one pass, 152 for a tile
-        scarce = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), strength=strength, memory=158e6)
+        # 172 MB for one pass, 165 for a tile
+        scarce = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), strength=strength, memory=168e6)
         scarce.restore(shots.snapshot())
         again = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), strength=strength)
         again.restore(shots.snapshot())
@@ -153,7 +153,7 @@ class TestMemory:
         assert np.abs(scarce(frame, 1.0, "none") - again(frame, 1.0, "none")).max() <= 1 / 255
 
     @pytest.mark.parametrize(
-        ("method", "width", "memory"), [("generator", 2100, 158e6), pytest.param("wct", 3100, 690e6, marks=pytest.mark.slow)]
+        ("method", "width", "memory"), [("generator", 2100, 168e6), pytest.param("wct", 3100, 740e6, marks=pytest.mark.slow)]
     )
     def test_no_net_gets_more_than_memory_holds(self, method, width, memory, stylizer, styles, monkeypatch):
         seen, net = [], "paint" if method == "generator" else "eye"

@@ -18,8 +18,10 @@ def guide(pixels: Tensor) -> Tensor:
 def halved(x: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, C, ⌈h/2⌉, ⌈w/2⌉), as :func:`scumble.pyramid.halved`."""
     taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device)
-    kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 4, 4)
-    return F.conv2d(F.pad(x, (1, 2, 1, 2), mode="replicate"), kernel, stride=2, groups=x.shape[1])
+    padded = F.pad(x, (1, 2, 1, 2), mode="replicate")
+    # one channel, which an exported graph knows whatever it knows of the sizes
+    found = F.conv2d(padded.flatten(0, 1)[:, None], (taps[:, None] * taps)[None, None], stride=2)
+    return found.reshape(*x.shape[:2], *found.shape[2:])
 
 
 class Fit:
