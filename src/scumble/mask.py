@@ -6,7 +6,7 @@ White is painted, black is left as it is, grey is painted at part strength.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -144,41 +144,39 @@ def masks_of(given: MaskLike | Sequence[MaskLike] | None, max_pixels: int) -> li
     return [mask if isinstance(mask, Mask) else Mask.open(mask, max_pixels=max_pixels) for mask in masks]
 
 
-def composite(base: Pixels, layers: Sequence[tuple[Pixels, Mask]]) -> Float32:
+def composite(base: Pixels, layers: Iterable[tuple[Pixels, Mask]]) -> Float32:
     """Layers of pixels laid over ``base`` (H, W, 3), each where its mask says: a new float32 array.
 
     out = Σ wᵢ pᵢ + (1 − Σ wᵢ) base, with wᵢ = mᵢ / max(1, Σ m): a partition of unity. Masks that add up to less than 1 let the base
     through, masks that add up to more share the pixel in proportion, and no seam lies where the one turns into the other. The
-    order of layers does not matter. Blended as stored, in sRGB, as painting programs do. UsageError for unequal sizes.
+    order of layers does not matter, and one is held at a time. Blended as stored, in sRGB, as painting programs do. UsageError for unequal
+    sizes.
     """
-    _check_layers(base, layers)
-    out = np.empty(base.shape, np.float32)
-    rows = max(1, _BAND // base.shape[1])
-    for top in range(0, base.shape[0], rows):
-        band = slice(top, top + rows)
-        total = np.zeros(base[band].shape[:2], np.float32)
-        mixed = np.zeros(base[band].shape, np.float32)
-        for pixels, mask in layers:
-            mixed += mask.weights[band][..., None] * pixels[band]
-            total += mask.weights[band]
-        mixed /= np.maximum(total, 1.0)[..., None]
-        mixed += np.maximum(1.0 - total, 0.0)[..., None] * base[band]
-        np.clip(mixed, 0.0, 1.0, out=out[band])  # weights sum to 1 within rounding, and a picture allows no 1.0000001
-    return out
-
-
-def _check_layers(base: Pixels, layers: Sequence[tuple[Pixels, Mask]]) -> None:
     if base.ndim != 3 or base.shape[2] != 3:
         raise UsageError(f"base must be (height, width, 3); got {base.shape}")
-    height, width, _ = base.shape
+    total, mixed = np.zeros(base.shape[:2], np.float32), np.zeros(base.shape, np.float32)
+    rows = max(1, _BAND // base.shape[1])
+    bands = [slice(top, top + rows) for top in range(0, base.shape[0], rows)]
     for number, (pixels, mask) in enumerate(layers, 1):
-        if pixels.shape != base.shape:
-            raise UsageError(f"layer {number} must have the shape of the base {base.shape}; got {pixels.shape}")
-        if mask.weights.shape != (height, width):
-            raise UsageError(
-                f"the mask of layer {number} must be {width}×{height} like the base; got {mask.width}×{mask.height}:"
-                f" resize it with mask.resized({height}, {width})"
-            )
+        _check_layer(number, base, pixels, mask)
+        for band in bands:
+            mixed[band] += mask.weights[band][..., None] * pixels[band]
+        total += mask.weights
+    for band in bands:
+        mixed[band] /= np.maximum(total[band], 1.0)[..., None]
+        mixed[band] += np.maximum(1.0 - total[band], 0.0)[..., None] * base[band]
+    return np.clip(mixed, 0.0, 1.0, out=mixed)  # weights sum to 1 within rounding, and a picture allows no 1.0000001
+
+
+def _check_layer(number: int, base: Pixels, pixels: Pixels, mask: Mask) -> None:
+    height, width, _ = base.shape
+    if pixels.shape != base.shape:
+        raise UsageError(f"layer {number} must have the shape of the base {base.shape}; got {pixels.shape}")
+    if mask.weights.shape != (height, width):
+        raise UsageError(
+            f"the mask of layer {number} must be {width}×{height} like the base; got {mask.width}×{mask.height}:"
+            f" resize it with mask.resized({height}, {width})"
+        )
 
 
 def _blurred_rows(weights: Float32, sigma: float) -> Float32:

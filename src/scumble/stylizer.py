@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from inspect import signature
+from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeGuard
@@ -154,18 +155,19 @@ class Stylizer:
         if size is not None:
             factor = size / max(content.width, content.height)
             content = content.resized(max(1, round(content.width * factor)), max(1, round(content.height * factor)))
-        layers: list[Array] = []
-        for source in sources:
+
+        def layer(source: StyleLike) -> Array:
             painted = content.pixels
             if strength > 0:
                 painted = self._paint(content.pixels, self.seen(source, brush, content.height, content.width), brush)
-            layers.append(keep_content_color(painted, content.pixels, brush.keep_color))
+            return keep_content_color(painted, content.pixels, brush.keep_color)
+
         if not masks:
-            return content.with_pixels(layers[0])
-        if len(layers) == 1:
-            layers = layers * len(masks)
-        shape = (content.height, content.width)
-        return content.with_pixels(composite(content.pixels, [(layer, m.resized(*shape)) for layer, m in zip(layers, masks, strict=True)]))
+            return content.with_pixels(layer(sources[0]))
+        # each when its turn comes, so that one is held at a time
+        layers = repeat(layer(sources[0]), len(masks)) if len(sources) == 1 else map(layer, sources)
+        fitting = (mask.resized(content.height, content.width) for mask in masks)
+        return content.with_pixels(composite(content.pixels, zip(layers, fitting, strict=True)))
 
     def brush(
         self,
