@@ -223,7 +223,7 @@ def test_a_picture_in_tiles_that_is_cancelled_ends_after_a_tile(settings, servic
     from scumble.tiling import least_memory
 
     small = replace(service.settings, memory=int(1.05 * least_memory("generator")))
-    large = Picture.from_array(np.random.default_rng(5).random((2000, 300, 3)).astype(np.float32))
+    large = Picture.from_array(np.random.default_rng(5).random((2400, 300, 3)).astype(np.float32))
     engine, cancel, tiles = service.painter.engine, threading.Event(), []
     paint, unfinished = engine.paint, engine.unfinished
 
