@@ -185,20 +185,23 @@ class Engine:
         frozen: Array | None = None,
         freeze: float | Array = 1.0,
         inside: tuple[int, int, int, int] | None = None,
+        *,
+        spun: bool | None = None,
     ) -> tuple[Array, Array]:
         """Picture (H, W, 3) in [0, 1] -> painted picture of the same size, clipped to [0, 1], and statistics (S,).
 
         A modulation that goes on with a texture (T,) has the painting finished (:mod:`scumble.finish`). Statistics are what the
         normalisations used, and the finish's filters; ``frozen`` ones replace the measured ones to the share ``freeze``, a number or (S,).
         They are measured in the window ``inside`` = (top, bottom, left, right) of the picture, multiples of :data:`GENERATOR_MULTIPLE`
-        (at least one of it each way); by default in all of it. A side below four of them is measured with its margin.
+        (at least one of it each way); by default in all of it. A side below four of them is measured with its margin. ``spun`` is for
+        :meth:`unfinished`; by default it is where the texture is of the larger patches.
         """
         size = 2 * sum(self.norms)
         net, wanted = np.split(modulation, [self.modulations])
         filtered = finish.filters_size(finish.patch_of(wanted)) if len(wanted) else 0
         shares = np.full(size + filtered, 0.0 if frozen is None else freeze, np.float32)
         given = (None, None) if frozen is None else (frozen[:size], frozen[size:])
-        cells, used = self.unfinished(pixels, net, given[0], shares[:size], inside, spun=finish.is_wide(wanted))
+        cells, used = self.unfinished(pixels, net, given[0], shares[:size], inside, spun=finish.is_wide(wanted) if spun is None else spun)
         if len(wanted):
             planes, filters = finish.finish(cells, guided.guide(pixels), wanted, self, given[1], shares[size:])
             used = np.concatenate([used, filters])

@@ -71,7 +71,7 @@ def beside(service, key, settings, masks=(), terms=STYLE):
 def test_it_is_what_will_be_painted_reduced(service, pictures, which, settings):
     similarity, difference = beside(service, pictures[which], settings)
     assert similarity > 0.95
-    assert difference < 0.02
+    assert difference < (0.02 if which == "small" else 0.025), "large ones are painted at one phase"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_of_a_product_nothing_is_painted_anew_that_does_not_change(service):
     key, engine = service.keep(Picture.from_array(product)), service.painter.engine
     service.preview(key, STYLE, {"strength": 0.5})
     before, calls = engine.paint, []
-    engine.paint = lambda pixels, *rest: calls.append(pixels.shape) or before(pixels, *rest)
+    engine.paint = lambda pixels, *rest, **more: calls.append(pixels.shape) or before(pixels, *rest, **more)
     try:
         service.preview(key, STYLE, {"strength": 0.6})
     finally:
@@ -161,7 +161,7 @@ def test_keeping_colours_and_masks_paint_nothing_again(service, pictures):
     key, engine = pictures["small"], service.painter.engine
     service.preview(key, STYLE, {"strength": 0.9})
     before, calls = engine.paint, []
-    engine.paint = lambda pixels, *rest: calls.append(1) or before(pixels, *rest)
+    engine.paint = lambda pixels, *rest, **more: calls.append(1) or before(pixels, *rest, **more)
     try:
         service.preview(key, STYLE, {"strength": 0.9, "keep_color": 0.4})
         service.preview(key, STYLE, {"strength": 0.9, "feather": 3}, masks=[blots(15, 20)])

@@ -36,6 +36,9 @@ SIDE = 1024
 PASS_SECONDS = 0.15
 """For one pass of the nets; with colours kept, resizing and encoding a JPEG, a preview then takes less than 0.3 s. The first in
 a style, or with a brush of another width, which is looked at before it is painted, takes three times a pass more."""
+SPUN = 2
+"""Times a pass that painting at several phases takes (:meth:`~scumble.engine.Engine.unfinished`). Where there isn't the time for it a
+preview is painted at one: better with beads along slanted edges than with another width of the brush."""
 GUESSES = {"generator": 0.1, "fusion": 1.0}
 """Seconds a million pixels, until there is a measurement."""
 FINER = 1.5
@@ -91,7 +94,7 @@ class Previewer:
         modulation = Style.of_pixels(pixels, self.painter.engine).modulation(self.painter.engine, wide=True)
         self.painter.engine.paint(pixels, modulation)
         for _ in range(3):
-            self._timed("generator", pixels, lambda: self.painter.engine.paint(pixels, modulation))
+            self._timed("generator", 512 * 512, lambda: self.painter.engine.paint(pixels, modulation, spun=False))
 
     def __call__(self, kept: Kept, styles: Sequence[Style], settings: Mapping[str, Any], masks: Sequence[Mask] = ()) -> Picture:
         """The preview; ``settings`` are complete, ``masks`` are of any size. Where ``size`` is below ``SIDE`` it has that."""
@@ -182,19 +185,22 @@ class Previewer:
         """As the Stylizer paints before it refines, with the statistics of what is ``seen`` of it, and with what no control changes kept; a
         test holds both together.
         """
-        engine = self.painter.engine
+        engine, area = self.painter.engine, pixels.shape[0] * pixels.shape[1]
 
         def generated(modulation: Array) -> Array:
-            measured = None if seen is pixels else engine.paint(seen, modulation)[1]
-            return self._timed("generator", pixels, lambda: engine.paint(pixels, modulation, measured)[0])
+            spun = look and SPUN * area <= self.paces["generator"].pixels
+            measured = None if seen is pixels else engine.paint(seen, modulation, spun=spun)[1]
+            return self._timed("generator", area * (SPUN if spun else 1), lambda: engine.paint(pixels, modulation, measured, spun=spun)[0])
 
         def fused(strength: float) -> Array:
             taps, maps = self._taps(place, "taps", pixels), None
             if seen is not pixels:
                 maps = cascade.paint(engine, seen, style, method=method, strength=strength, taps=self._taps(place, "seen", seen))[1]
-            return self._timed(
-                "fusion", pixels, lambda: cascade.paint(engine, pixels, style, method=method, strength=strength, frozen=maps, taps=taps)[0]
-            )
+
+            def fuse() -> Array:
+                return cascade.paint(engine, pixels, style, method=method, strength=strength, frozen=maps, taps=taps)[0]
+
+            return self._timed("fusion", area, fuse)
 
         if method != "generator":
             painted = fused(strength)
@@ -223,10 +229,10 @@ class Previewer:
     def _taps(self, place: tuple[Any, ...], name: str, pixels: Array) -> Sequence[Array]:
         return self._derived.get((*place, name), lambda: self.painter.engine.eye(pixels))
 
-    def _timed(self, kind: str, pixels: Array, paint: Callable[[], T]) -> T:
+    def _timed(self, kind: str, pixels: int, paint: Callable[[], T]) -> T:
         began = self._clock()
         painted = paint()
-        self.paces[kind].took(pixels.shape[0] * pixels.shape[1], self._clock() - began)
+        self.paces[kind].took(pixels, self._clock() - began)
         return painted
 
     def _coloured(self, place: tuple[Any, ...], painted: Array, content: Picture, amount: float) -> Array:
