@@ -214,3 +214,15 @@ class TestTimeline:
         alone(as_float(picture(0)), 0.0, "cut")
         mixed = (held["0/0/offset"] + held["1/0/offset"]) / 2
         np.testing.assert_allclose(mixed, alone.snapshot()["0/0/offset"], rtol=0.2, atol=0.05 * float(np.abs(mixed).max()))
+
+
+def test_a_style_that_comes_late_is_measured_on_the_product_too(stylizer, styles):
+    page = np.ones((240, 360, 3), np.float32)
+    page[80:180, 120:220] = np.random.default_rng(0).random((100, 100, 3), dtype=np.float32)
+    first, last = (SETTLE + 2) / 25, (SETTLE + 4) / 25
+    late = ShotPainter(stylizer, Timeline.of([(0.0, styles[0]), (first, styles[0]), (last, styles[1])]))
+    early = ShotPainter(stylizer, Timeline.of([(None, styles[1])]))
+    for k in range(SETTLE + 6):
+        change = "cut" if k == 0 else "none"
+        a, b = late(page, k / 25, change), early(page, k / 25, change)
+    assert np.abs(a - b).mean() < 1 / 255
