@@ -82,7 +82,7 @@ def train_eye(
     pupil = train_eye(pack, teacher, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), **more)
     if weights is not None:
         export.export_eye(pupil.eye, _made(weights))
-        _write_manifest(weights, ("eye",), out)
+        _write_manifest(weights, ("eye",), f"scumble train, {out.name}")
 
 
 @app.command("sight", cls=defaults_from("scumble.train.sight:RECIPE", "scumble.train.sight:train_sight"))
@@ -114,7 +114,7 @@ def train_sight(
     sight = train_sight(pack, teacher, _eye(weights), out, _recipe(RECIPE, steps, learning_rate, minutes, seed), **more)
     if weights is not None:
         export.export_sight(sight, _made(weights))
-        _write_manifest(weights, ("sight",), out)
+        _write_manifest(weights, ("sight",), f"scumble train, {out.name}")
 
 
 @app.command("decoder", cls=defaults_from("scumble.train.decoder:RECIPE", "scumble.train.decoder:train_decoder"))
@@ -238,7 +238,7 @@ def train_generator(
     generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher_folder=teacher, **more)
     if weights is not None:
         export.export_generator(generator, _made(weights))
-        _write_manifest(weights, ("generator", "modulator", *FINISH), out)
+        _write_manifest(weights, ("generator", "modulator", *FINISH), f"scumble train, {out.name}")
 
 
 @app.command("library", cls=defaults_from("scumble.train.tuning:RECIPE", "scumble.train.tuning:tune", "scumble.train.library:tune_works"))
@@ -305,8 +305,12 @@ def train_library(
         )
         typer.echo(f"{done} tuned")
     typer.echo(f"{build_library(gallery, _made(weights), tuned=tuned)} styles")
-    _write_manifest(weights, ("library",), gallery)
+    _write_manifest(weights, ("library",), _OF_THE_LIBRARY)
 
+
+_OF_THE_LIBRARY = (
+    "statistics of works in the public domain, measured by the eye, and what the generator was tuned to them by: scumble train library"
+)
 
 _JUDGES = ("eye", "sight", "distilled", "teacher")
 """As in :mod:`scumble.train.judge`, which imports PyTorch."""
@@ -357,7 +361,7 @@ def _write_decoder(decoder: Decoder, weights: Path | None, out: Path) -> None:
 
     if weights is not None:
         export.export_decoder(decoder, _made(weights))
-        _write_manifest(weights, ("decoder",), out)
+        _write_manifest(weights, ("decoder",), f"scumble train, {out.name}")
 
 
 def _made(folder: Path) -> Path:
@@ -380,8 +384,8 @@ def _eye(folder: Path | None) -> Eye:
     return eye
 
 
-def _write_manifest(folder: Path, trained: tuple[str, ...], out: Path) -> None:
-    """The manifest of ``folder``: what was just trained, and of the rest what was known."""
+def _write_manifest(folder: Path, trained: tuple[str, ...], origin: str) -> None:
+    """The manifest of ``folder``: the ``origin`` of what was just trained, and of the rest what was known."""
     from scumble.train.export import write_manifest
     from scumble.weights import tomllib
 
@@ -393,4 +397,4 @@ def _write_manifest(folder: Path, trained: tuple[str, ...], out: Path) -> None:
         raise InputError(f"{folder / 'manifest.toml'} is damaged ({error}); remove it") from error
     origins = {p.stem.rstrip("0123456789"): "unknown" for p in folder.iterdir()}
     origins |= {Path(name).stem.rstrip("0123456789"): entry["origin"] for name, entry in known.items()}
-    write_manifest(origins | dict.fromkeys(trained, f"scumble train, {out.name}"), folder)
+    write_manifest(origins | dict.fromkeys(trained, origin), folder)
