@@ -194,7 +194,7 @@ def test_cells_are_the_picture_and_what_is_around_it_does_not_count(height, widt
     engine, pixels = Engine("cpu", threads=1), picture(height, height, width)
     cells = finish.Cells.of(planes(pixels))
     np.testing.assert_array_equal(cells.planes, planes(pixels))
-    np.testing.assert_array_equal(cells.planes_at(np.arange(height)), planes(pixels))
+    np.testing.assert_array_equal(cells.rows_at(np.arange(height)), planes(pixels).transpose(1, 0, 2))
     edged = cells.edged()
     np.testing.assert_allclose(edged.means(), means(pixels, 2), atol=1e-6)
     np.testing.assert_allclose(engine.lowered(edged), finish.halved(planes(pixels)), atol=1e-6)

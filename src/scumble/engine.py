@@ -269,17 +269,24 @@ class Engine:
         """See :class:`~scumble.finish.Computing`."""
         before = np.array([level.margin, level.margin]) + 1  # one more, for the window of the enlargement
         after = np.array(level.array.shape[1:]) + 2 - before - change.shape[1:]
-        feeds = {"cells": level.array[None], "change": change[None], "margins": np.array([0, 0, *before, 0, 0, *after], np.int64)}
+        margins = np.array([0, 0, *before, 0, 0, *after], np.int64)
+        feeds = {"cells": level.array[None], "change": change[None], "margins": margins, "kernel": finish.enlarging()}
         return replace(level, array=_run(self._raise, feeds)[0][0])
 
     def filtered(self, level: finish.Cells, kernel: Array, bias: Array) -> finish.Cells:
         """See :class:`~scumble.finish.Computing`."""
-        return replace(level, array=_run(self._filter, {"cells": level.array[None], "kernel": kernel, "bias": bias})[0][0])
+        return replace(level, array=self._convolved(level.array, kernel, bias))
 
     def lowered(self, level: finish.Cells) -> Array:
         """See :class:`~scumble.finish.Computing`."""
-        feeds = {"cells": level.array[None], "kernel": finish.lowering(), "bias": np.zeros(3, np.float32)}
-        return np.ascontiguousarray(_run(self._filter, feeds)[0][0][(slice(None), *level.inside)])
+        rows, columns = finish.lowering()
+        return np.ascontiguousarray(self._convolved(self._convolved(level.array, rows), columns)[(slice(None), *level.inside)])
+
+    def _convolved(self, array: Array, kernel: Array, bias: Array | None = None) -> Array:
+        """(D, h, w), kernel (C, D, K, L), K and L odd -> (C, h, w), zeros around it."""
+        feeds = {"cells": array[None], "kernel": kernel, "bias": np.zeros(len(kernel), np.float32) if bias is None else bias}
+        found: Array = _run(self._filter, feeds)[0][0]
+        return found
 
 
 @cache

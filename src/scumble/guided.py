@@ -68,10 +68,12 @@ def solved(matrix: Any, right: Any) -> tuple[Any, Any, Any]:
 
 def _means(x: Array64) -> Array64:
     """Of the windows around all places of (C, h, w), as far as there is anything."""
-    for axis in (1, 2):
-        n = x.shape[axis]
+    for _ in range(2):  # rows, and turned over columns
+        n = x.shape[1]
+        sums = np.zeros((len(x), n + 2 * WINDOW + 1, x.shape[2]))  # of all rows up to one, with what a window has beyond both ends
+        np.cumsum(x, 1, out=sums[:, WINDOW + 1 : WINDOW + 1 + n])
+        sums[:, WINDOW + 1 + n :] = sums[:, WINDOW + n, None]
         at = np.arange(n)
-        first, end = np.maximum(at - WINDOW, 0), np.minimum(at + WINDOW + 1, n)
-        sums = np.insert(np.cumsum(x, axis), 0, 0.0, axis)
-        x = (sums.take(end, axis) - sums.take(first, axis)) / np.expand_dims(end - first, (0, 3 - axis))
+        count = np.minimum(at + WINDOW + 1, n) - np.maximum(at - WINDOW, 0)
+        x = ((sums[:, 2 * WINDOW + 1 :] - sums[:, :n]) / count[:, None]).transpose(0, 2, 1)
     return x
