@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -501,3 +502,11 @@ def test_an_interrupt_is_130(monkeypatch):
 
     monkeypatch.setattr(library, "entries", interrupt)
     assert run(["styles", "list"]) == 130
+
+
+def test_an_interrupt_while_modules_are_loaded_is_130(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-m", "scumble", "--version"], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")

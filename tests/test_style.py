@@ -159,8 +159,15 @@ def test_the_library_holds_what_the_gallery_has() -> None:
 def test_names_have_suggestions() -> None:
     with pytest.raises(UsageError, match="did you mean 'starry-night'"):
         Style.named("stary-nite")
-    with pytest.raises(UsageError, match="scumble styles list"):
-        Style.named("qqqqqqq")
+    for nothing_like_it in ("qqqqqqq", "nope", ""):
+        with pytest.raises(UsageError, match="scumble styles list"):
+            Style.named(nothing_like_it)
+    with pytest.raises(UsageError, match=r"did you mean .*'water-lilies'"):  # by its artist
+        Style.named("Monet")
+    with pytest.raises(UsageError, match=r"did you mean '[a-z-]+', .* and \d+ more\?"):
+        Style.named("van gogh")
+    with pytest.raises(UsageError, match=r"did you mean 'the-card-players'\?"):  # by its title
+        Style.named("card players")
 
 
 def test_own_styles_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def unknown(kind: str, given: object, allowed: Iterable[str]) -> str:
     "unknown method 'wtc'; did you mean 'wct'?"
     """
     names = list(allowed)
-    near = get_close_matches(given.lower(), names, n=1, cutoff=0.5) if isinstance(given, str) else []
+    near = get_close_matches(given.lower(), names, n=1, cutoff=0.6) if isinstance(given, str) else []
     if near:
         return f"unknown {kind} {given!r}; did you mean {near[0]!r}?"
     return f"unknown {kind} {_told(given)}; allowed: {', '.join(names)}"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +24,9 @@ from scumble.errors import InputError, UsageError, must_be, unknown
 from scumble.weights import weight_path
 
 BUILT_IN = "library.safetensors"
+
+_NAMED = 4
+"""How many styles a suggestion names."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,26 @@ def entry(name: str) -> Entry:
     wanted = name.lower().replace(" ", "-").replace("_", "-")
     if wanted in known:
         return known[wanted]
-    raise UsageError(unknown("style", name, known) if len(known) < 8 else _suggest(name, known))
+    raise UsageError(_suggest(name, known))
 
 
 def _suggest(name: str, known: Mapping[str, Entry]) -> str:
+    """The sentence for a style that there is none of: what is by that artist, or has that in its title, or is spelt nearly so."""
+    words = _words(name)
+    meant = [e.name for e in known.values() if words and words <= _words(f"{e.artist} {e.title}")]
+    if meant:
+        more = f" and {len(meant) - _NAMED} more" if len(meant) > _NAMED else ""
+        return f"unknown style {name!r}; did you mean {', '.join(map(repr, meant[:_NAMED]))}{more}?"
     said = unknown("style", name, known)
-    return (
-        said
-        if "did you mean" in said
-        else f"unknown style {name!r}; see `scumble styles list`, or give a picture, a folder or a .style file"
-    )
+    if "did you mean" in said:
+        return said
+    return f"unknown style {name!r}; see `scumble styles list`, or give a picture, a folder or a .style file"
+
+
+def _words(text: str) -> set[str]:
+    """In small letters, without accents."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return set(re.findall("[a-z0-9]+", plain))
 
 
 def tensors(name: str) -> tuple[dict[str, NDArray[np.floating]], str]:
