@@ -1,5 +1,7 @@
+import copy
 import io
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -71,6 +73,7 @@ def test_a_mask_can_come_from_a_file_and_from_a_picture(tmp_path):
         np.array([[False, True]]),
         np.array([[0, 255]], np.uint8),
         np.array([[0, 65535]], np.uint16),
+        np.array([[0, 65535]], ">u2"),
         np.array([[0.0, 1.0]]),
         np.array([[0.0, 1.0]], np.float16),
         np.array([[[0.0], [1.0]]], np.float32),
@@ -99,6 +102,40 @@ def test_a_mask_is_read_only_and_apart_from_its_source():
     assert mask.weights.max() == 0.0
     with pytest.raises(ValueError, match="read-only"):
         mask.weights[0, 0] = 1.0
+
+
+def test_nobody_else_can_write_to_a_mask():
+    weights = np.full((4, 5), 0.25, np.float32)
+    masks = [Mask(weights)]
+    weights[:] = -3.0
+    masks += [pickle.loads(pickle.dumps(masks[0])), copy.deepcopy(masks[0]), masks[0].resized(3, 3), masks[0].feathered(2.0)]
+    for mask in masks:
+        np.testing.assert_allclose(mask.weights, 0.25, atol=1e-6)
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            mask.weights.flags.writeable = True
+    assert np.shares_memory(Mask(masks[0].weights).weights, masks[0].weights)  # which needs no copy
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda: Mask("x"), r"a mask must be an array \(Mask.open reads files\); got str"),
+        (lambda: Mask.from_array([[1.0], [1.0, 0.5]]), "an array must be made of numbers in rows of equal length; got list"),
+        (lambda: Mask.from_picture("sky.png"), "from_picture takes a Picture; .* got 'sky.png'"),
+        (lambda: Mask.from_array(np.ones((2, 2)), size=5), r"size must be \(height, width\); got 5"),
+        (lambda: Mask.from_array(np.ones((2, 2)), size=(1, 2, 3)), r"size must be \(height, width\); got \(1, 2, 3\)"),
+        (lambda: Mask.from_array(np.ones((2, 2)), size=(3.5, 4)), "height must be a whole number; got 3.5"),
+        (lambda: soft(0).resized(3, "4"), "width must be a whole number; got '4'"),
+    ],
+)
+def test_what_is_of_a_wrong_kind(attempt, message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        attempt()
+
+
+def test_an_empty_path_is_no_folder():
+    with pytest.raises(InputError, match="an empty path was given"):
+        Mask.open("")
 
 
 @pytest.mark.parametrize(

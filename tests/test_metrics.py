@@ -186,6 +186,32 @@ def test_grid_leaves_other_periods_alone(period):
     assert grid(rough(160, 192) + stripes[:, None]) < 1.6
 
 
+P = picture(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda: psnr(P, P), "pixels must be an array .*; got Picture"),
+        (lambda: ssim(P.pixels, "x"), "pixels must be an array .*; got 'x'"),
+        (lambda: grid(P), "pixels must be an array .*; got Picture"),
+        (lambda: grid(np.ones((99, 99), np.float32)), r"pixels must be .*; got shape \(99, 99\) of float32"),
+        (lambda: psnr(P.to_array(), P.to_array()), r"pixels must be .* floats in \[0, 1\]; got shape \(4, 4, 3\) of uint8"),
+        (lambda: score(P, P, "great-wave"), r"the style of a score must be a Style \(Style.open .*\) .*; got 'great-wave'"),
+        (lambda: score("a.png", P, None), "what is scored must be a Picture .*; got 'a.png'"),
+    ],
+)
+def test_what_is_of_a_wrong_kind(attempt, message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        attempt()
+
+
+def test_a_blend_is_scored_as_what_it_comes_to(engine):
+    a, b = (Style.from_image(picture(20, 20, seed), engine=engine) for seed in (1, 2))
+    blend = 0.5 * a + 0.5 * b
+    assert score(P, P, blend, engine) == score(P, P, blend.blended(), engine)
+
+
 def test_grid_needs_a_window():
     with pytest.raises(UsageError, match="64 x 64"):
         grid(np.zeros((63, 80, 3), np.float32))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import logging
+import pickle
 import struct
 import sys
 import time
+import tracemalloc
 import warnings
 import zlib
 
@@ -848,6 +851,8 @@ def test_arrays_of_every_kind():
     grey = noise(channels=1)
     for array in (grey, grey[..., None], grey / 255.0, (grey / 255).astype(np.float16), grey.astype(np.uint16) * 257):
         assert differs(Picture.from_array(array).to_array()[..., 1], grey) <= (1 if array.dtype == np.float16 else 0)
+    foreign = Picture.from_array((grey.astype(np.uint16) * 257).astype(">u2"))  # of the other byte order, as from files
+    assert differs(foreign.to_array()[..., 1], grey) == 0 and foreign.metadata.bits == 16
     assert Picture.from_array(grey > 100).to_array()[..., 0].tolist() == ((grey > 100) * 255).tolist()
     assert Picture.from_array(noise(channels=2)).alpha is not None and Picture.from_array(noise(channels=4)).to_array().shape == (23, 17, 4)
     assert Picture.from_array([[0.0, 1.0]]).size == (1, 2)
@@ -870,6 +875,43 @@ def test_a_picture_is_frozen_and_read_only():
             array[0, 0] = 0
     assert repr(picture) == "Picture(17 x 23, alpha, 8 bits)"
     assert (picture.height, picture.width, picture.size) == (23, 17, (23, 17))
+
+
+def test_nobody_else_can_write_to_a_picture():
+    pixels, alpha = np.full((4, 5, 3), 0.25, np.float32), np.full((4, 5), 0.5, np.float32)
+    shown = pixels[:]
+    shown.flags.writeable = False  # read only by itself, while pixels is not
+    pictures = [Picture(pixels, alpha), Picture(shown, alpha)]
+    pixels[:], alpha[:] = np.nan, np.nan
+    pictures += [pickle.loads(pickle.dumps(pictures[0])), copy.deepcopy(pictures[0]), copy.copy(pictures[0])]
+    for picture in pictures:
+        assert (picture.pixels == 0.25).all() and (picture.alpha == 0.5).all()
+        for array in (picture.pixels, picture.alpha):
+            with pytest.raises(ValueError, match=r"WRITEABLE"):
+                array.flags.writeable = True
+    assert pickle.loads(pickle.dumps(Picture.from_array(noise()))).alpha is None
+
+
+def test_pictures_of_pixels_that_are_read_only_share_them():
+    picture = Picture.from_array(noise(channels=4))
+    for other in (Picture(picture.pixels, picture.alpha), picture.with_pixels(picture.pixels), copy.copy(picture)):
+        assert np.shares_memory(other.alpha, picture.alpha)
+    assert np.shares_memory(Picture(picture.pixels[:3]).pixels, picture.pixels)
+
+
+def test_what_is_made_here_is_not_copied_to_be_read_only():
+    array = noise(500, 400)
+    picture = Picture.from_array(array)
+
+    def most(work):
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak / picture.pixels.nbytes
+
+    assert most(lambda: Picture.from_array(array)) < 1.5
+    assert most(lambda: picture.with_pixels(picture.pixels)) < 1.5
 
 
 def test_painting_keeps_alpha_and_metadata_and_checks_size_and_numbers():

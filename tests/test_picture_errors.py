@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError
-from scumble.picture import DEFAULT_MAX_PIXELS, SUFFIXES, Picture, read_recipe
+from scumble.picture import DEFAULT_MAX_PIXELS, SUFFIXES, Picture, read_recipe, read_size
 
 ALLOWED = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC"
 PICTURE = Picture.from_array(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
@@ -147,6 +147,45 @@ def test_a_limit_is_a_number(wrong):
 def test_from_pil_takes_images_of_pillow(wrong):
     with pytest.raises(UsageError, match=f"^from_pil takes a Pillow image; .* got {wrong!r}$"):
         Picture.from_pil(wrong)
+
+
+def test_images_of_pillow_that_cannot_be_read():
+    truncated = Image.open(io.BytesIO(FILES["JPEG"][: len(FILES["JPEG"]) // 2]))
+    closed = Image.new("RGB", (3, 3))
+    closed.close()
+    for image, told in ((truncated, "image file is truncated"), (closed, "operation on closed image"), (Image.Image(), "AssertionError")):
+        with pytest.raises(InputError, match=rf"^the Pillow image cannot be read \({told}.*\); open it again, from a whole file$"):
+            Picture.from_pil(image)
+
+
+WHITE = np.ones((2, 2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "told"),
+    [
+        (lambda: PICTURE.resized(3.5, 4), "width must be a whole number; got 3.5"),
+        (lambda: PICTURE.resized("a", 3), "width must be a whole number; got 'a'"),
+        (lambda: PICTURE.resized(3, float("nan")), "height must be a whole number; got nan"),
+        (lambda: PICTURE.encode(None), f"a picture format must be one of {', '.join(SUFFIXES)}; got None"),
+        (lambda: PICTURE.save(None), "a picture is saved under a path; got None"),
+        (lambda: PICTURE.with_pixels("x"), "an array must be made of numbers in rows of equal length; got str"),
+        (lambda: Picture.from_array([[1.0], [1.0, 0.5]]), "an array must be made of numbers in rows of equal length; got list"),
+        (lambda: Picture("x"), "pixels must be an array (Picture.open reads files, from_pil takes Pillow's images); got 'x'"),
+        (lambda: Picture(WHITE, 1.0), "alpha must be an array or None; got 1.0"),
+        (lambda: Picture(WHITE, None, "x"), "metadata must be a Metadata; got 'x'"),
+    ],
+)
+def test_what_is_of_a_wrong_kind(attempt, told):
+    with pytest.raises(UsageError) as error:
+        attempt()
+    assert sentence(error) == told
+
+
+@pytest.mark.parametrize("reader", [Picture.open, read_size, read_recipe])
+def test_an_empty_path_is_no_folder(reader):
+    with pytest.raises(InputError, match=r"^an empty path was given; give that of a picture file$"):
+        reader("")
 
 
 def test_the_limit_is_inclusive_and_can_be_raised():

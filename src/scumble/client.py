@@ -14,14 +14,15 @@ import os
 import secrets
 import ssl
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from scumble.errors import InputError, ScumbleError, UsageError
+from scumble.errors import InputError, ScumbleError, UsageError, in_range, must_be
 
 Content = str | os.PathLike[str] | bytes
 """The path of a file, or its bytes."""
@@ -38,6 +39,9 @@ class ServiceError(ScumbleError):
     def __init__(self, sentence: str, status: int, request_id: str = "", retry_after: float | None = None) -> None:
         super().__init__(sentence)
         self.status, self.request_id, self.retry_after = status, request_id, retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.status), self.__dict__  # an exception's own gives back its text alone
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Painted:
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write it, whole or not at all; InputError if there is such a file already or it can't be written."""
+        must_be("what was painted is saved under a path", path, str, os.PathLike)
         target = Path(path)
         if target.exists() and not overwrite:
             raise InputError(f"{target} exists already; allow overwriting or choose another name")
@@ -106,16 +111,27 @@ class Client:
     Args:
         url: where it is, with the path that a proxy may have put before it.
         token: if it wants one; None takes ``$SCUMBLE_TOKEN``.
-        timeout: seconds for one answer.
+        timeout: seconds for one answer; None waits as long as it takes.
+
+    UsageError for what can't be one of these.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:7878", token: str | None = None, timeout: float = 90.0) -> None:
-        parts = urlsplit(url)
+    def __init__(self, url: str = "http://127.0.0.1:7878", token: str | None = None, timeout: float | None = 90.0) -> None:
+        must_be("the service's address is a text as in http://127.0.0.1:7878", url, str)
+        try:
+            parts = urlsplit(url)
+            self._host, self._root = parts.netloc.rpartition("@")[2], quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=")
+            _ = (parts.hostname or "").encode("idna"), parts.port  # both look at what they give, as does the line below; none connects
+            http.client.HTTPConnection(self._host)
+        except (ValueError, http.client.InvalidURL) as error:
+            raise UsageError(f"the service's address must be as in http://127.0.0.1:7878; got {url!r} ({error})") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"the service's address begins with http:// or https://; got {url!r}")
-        self._host, self._secure, self._root = parts.netloc.rpartition("@")[2], parts.scheme == "https", parts.path.rstrip("/")
+        self._secure = parts.scheme == "https"
         self._token = token if token is not None else os.environ.get("SCUMBLE_TOKEN") or None
-        self._timeout = timeout
+        if self._token is not None:
+            _check_header("the service's token", self._token)
+        self._timeout = None if timeout is None else in_range("timeout", timeout, 0.001, 1e6)
 
     def styles(self) -> list[StyleInfo]:
         """The service's library."""
@@ -147,7 +163,9 @@ class Client:
         Raises:
             ServiceError: the service has refused, or can't be reached.
             InputError: a file can't be read.
+            UsageError: something is of a wrong kind.
         """
+        _check_header("accept", accept)
         body, kind = _form(content, style, blend, weights, masks, options)
         with self._answer("POST", "/v1/stylize", body, {"content-type": kind, "accept": accept}) as answer:
             return Painted(answer.read(), answer.headers.get_content_type())
@@ -168,11 +186,11 @@ class Client:
 
     def job(self, job: str) -> JobInfo:
         """How a job is; ServiceError with status 404 if there is none such, or not any more."""
-        return _job(self._json("GET", f"/v1/jobs/{quote(job)}"))
+        return _job(self._json("GET", _job_path(job)))
 
     def events(self, job: str) -> Generator[JobInfo, None, None]:
         """The job whenever it changes, until it ends."""
-        with self._answer("GET", f"/v1/jobs/{quote(job)}/events") as answer:
+        with self._answer("GET", _job_path(job, "/events")) as answer:
             for line in answer:
                 if line.startswith(b"data: ") and line.endswith(b"\n"):  # one that was cut off tells nothing
                     yield _job(json.loads(line[6:]))
@@ -198,12 +216,12 @@ class Client:
 
     def result(self, job: str) -> Painted:
         """What a job that has ended has made."""
-        with self._answer("GET", f"/v1/jobs/{quote(job)}/result") as answer:
+        with self._answer("GET", _job_path(job, "/result")) as answer:
             return Painted(answer.read(), answer.headers.get_content_type())
 
     def cancel(self, job: str) -> JobInfo:
         """Stop a job with its best so far; delete one that has ended."""
-        return _job(self._json("DELETE", f"/v1/jobs/{quote(job)}"))
+        return _job(self._json("DELETE", _job_path(job)))
 
     def ready(self) -> bool:
         """Whether the service is there and can paint."""
@@ -249,6 +267,16 @@ class Client:
             time.sleep(min(LONGEST_WAIT, refused.retry_after or 1.0))
 
 
+def _check_header(what: str, value: object) -> None:
+    if not (isinstance(value, str) and value.isascii() and value.isprintable()):  # which is not told: a token is a secret
+        raise UsageError(f"{what} must be a text of printable ASCII characters; check for a line break at its end")
+
+
+def _job_path(job: str, more: str = "") -> str:
+    must_be("a job is named by its id, a text", job, str)
+    return f"/v1/jobs/{quote(job)}{more}"
+
+
 def _refused(answer: http.client.HTTPResponse) -> ServiceError:
     try:
         told = json.loads(answer.read())
@@ -277,15 +305,22 @@ def _form(
         raise UsageError("the service's client takes masks under that name, one or several, as in masks='sky.png'; got mask=")
     fields = [(name, str(value)) for name, value in options.items() if value is not None]
     files = [("content", *_file(content))]
-    for one in _several(style):
+    for one in _several("style must be a name, a path", style):
         if isinstance(one, str) and Path(one).name == one and not Path(one).suffix:
             fields.append(("style", one))
         else:
             files.append(("style", *_file(one)))
-    files += [("mask", *_file(mask)) for mask in _several(masks)]
+    files += [("mask", *_file(mask)) for mask in _several("masks must be a path", masks)]
     if blend is not None:
+        must_be("blend gives each name its weight, as in {'great-wave': 0.7, 'irises': 0.3}", blend, Mapping)
+        for name, weight in blend.items():
+            must_be(f"the weight of {name} in blend must be a number", weight, Real)
         fields.append(("blend", ",".join(f"{name}={weight:.9f}" for name, weight in blend.items())))
     if weights is not None:
+        must_be("weights are numbers, one for each style, as in [0.7, 0.3]", weights, Iterable)
+        weights = list(weights)
+        for weight in weights:
+            must_be("weights are numbers, one for each style, as in [0.7, 0.3]", weight, Real)
         fields.append(("weights", ",".join(repr(float(weight)) for weight in weights)))
     boundary = secrets.token_hex(16)
     parts = [f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode() for name, value in fields]
@@ -296,14 +331,19 @@ def _form(
     return b"".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
 
 
-def _several(given: Content | Sequence[Content]) -> list[Content]:
+def _several(rule: str, given: Content | Sequence[Content]) -> list[Content]:
+    must_be(f"{rule}, a file's bytes, or several", given, str, os.PathLike, bytes, Iterable)
     return [given] if isinstance(given, (str, os.PathLike, bytes)) else list(given)
 
 
 def _file(source: Content) -> tuple[str, bytes]:
+    must_be("a picture must be a path, or a file's bytes (Picture.encode makes them)", source, str, os.PathLike, bytes)
     if isinstance(source, bytes):
         return "picture", source
+    if source == "":
+        raise InputError("an empty path was given; give that of a picture file")
     try:
         return Path(source).name, Path(source).read_bytes()
-    except OSError as error:
-        raise InputError(f"{source} can't be read ({(error.strerror or str(error)).lower()}); check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        told = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"{source} can't be read ({told}); check the path") from error

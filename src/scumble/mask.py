@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scumble._files import Source
-from scumble.errors import UsageError, in_range, must_be
-from scumble.picture import DEFAULT_MAX_PIXELS, Picture
+from scumble.errors import UsageError, in_range, must_be, whole
+from scumble.picture import DEFAULT_MAX_PIXELS, Picture, as_array, read_only, sealed
 
 Float32 = NDArray[np.float32]
 Pixels = NDArray[np.floating[Any]]
@@ -30,21 +30,26 @@ _BAND = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A soft mask. UsageError if ``weights`` is not a filled (H, W) array of numbers in [0, 1]."""
+    """A soft mask. UsageError if ``weights`` is not a filled (H, W) array of numbers in [0, 1]; one that can be written to is copied."""
 
     weights: Float32
     """(H, W) float32 in [0, 1], read only; 1 is painted, 0 is not."""
 
     def __post_init__(self) -> None:
-        weights = np.asarray(self.weights, np.float32)
+        try:
+            weights = read_only(self.weights)
+        except (TypeError, ValueError) as error:
+            told = type(self.weights).__name__
+            raise UsageError(f"a mask must be an array (Mask.open reads files); got {told}") from error
         if weights.ndim != 2 or 0 in weights.shape:
             raise UsageError(f"a mask must be (height, width) and not empty; got {weights.shape}")
         low, high = float(weights.min()), float(weights.max())
         if not (low >= 0.0 and high <= 1.0):  # also catches NaN
             raise UsageError(f"a mask must be between 0 and 1; got {low:g} to {high:g}")
-        view = weights.view()
-        view.flags.writeable = False
-        object.__setattr__(self, "weights", view)
+        object.__setattr__(self, "weights", weights)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        object.__setattr__(self, "weights", read_only(sealed(state["weights"])))  # as in Picture
 
     @property
     def height(self) -> int:
@@ -75,10 +80,11 @@ class Mask:
         :meth:`feathered`. The luminance is Rec. 709's sum of the sRGB values as they are stored, not of linear light: a mask is
         data, and who paints it 50 % grey means half. InputError for an unreadable file, UsageError for a wrong setting.
         """
+        must_be("from_picture takes a Picture; files are for Mask.open, arrays for from_array", picture, Picture)
         weights = picture.pixels @ np.array([0.2126, 0.7152, 0.0722], np.float32)
         if picture.alpha is not None:
             weights *= picture.alpha
-        return cls(np.clip(weights, 0.0, 1.0))._finished(size, feather, invert)
+        return cls(sealed(np.clip(weights, 0.0, 1.0)))._finished(size, feather, invert)
 
     @classmethod
     def from_array(cls, array: NDArray[Any], size: tuple[int, int] | None = None, *, feather: float = 0.0, invert: bool = False) -> Mask:
@@ -86,26 +92,27 @@ class Mask:
 
         The settings are those of :meth:`from_picture`. UsageError for other types, shapes and ranges.
         """
-        array = np.asarray(array)
+        array = as_array(array)
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[:, :, 0]
         full = {np.dtype(np.bool_): 1.0, np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype)
         if full is None and not np.issubdtype(array.dtype, np.floating):
             raise UsageError(f"a mask must be bool, uint8, uint16 or float; got {array.dtype}")
-        return cls(np.divide(array, full or 1.0, dtype=np.float32))._finished(size, feather, invert)
+        return cls(sealed(np.divide(array, full or 1.0, dtype=np.float32)))._finished(size, feather, invert)
 
     def resized(self, height: int, width: int) -> Mask:
-        """The mask at another size, in an array's order: rows, columns. UsageError unless both are at least 1.
+        """The mask at another size, in an array's order: rows, columns. UsageError unless both are whole and at least 1.
 
         Linear interpolation, widened to the scale when shrinking, so that it is antialiased. Sharper kernels overshoot: they would
         lay a rim of paint along the outside of every edge.
         """
+        height, width = whole("height", height), whole("width", width)
         if width < 1 or height < 1:
             raise UsageError(f"a mask's size must be at least 1×1; got {width}×{height}")
         if (width, height) == (self.width, self.height):
             return self
         image = Image.fromarray(self.weights).resize((width, height), Image.Resampling.BILINEAR)
-        return Mask(np.clip(np.asarray(image, np.float32), 0.0, 1.0))
+        return Mask(sealed(np.clip(np.asarray(image, np.float32), 0.0, 1.0)))
 
     def feathered(self, pixels: float) -> Mask:
         """The mask with soft edges: a hard edge turns into a slope that reaches ``pixels`` to either side of where it was.
@@ -119,14 +126,18 @@ class Mask:
         if pixels == 0.0:
             return self
         sigma = pixels / 2.0
-        return Mask(np.ascontiguousarray(_blurred_rows(_blurred_rows(self.weights, sigma).T, sigma).T))
+        return Mask(sealed(np.ascontiguousarray(_blurred_rows(_blurred_rows(self.weights, sigma).T, sigma).T)))
 
     def inverted(self) -> Mask:
         """What was painted is left, what was left is painted."""
-        return Mask(1.0 - self.weights)
+        return Mask(sealed(1.0 - self.weights))
 
     def _finished(self, size: tuple[int, int] | None, feather: float, invert: bool) -> Mask:
-        mask = self if size is None else self.resized(*size)
+        try:
+            height, width = (self.height, self.width) if size is None else size
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"size must be (height, width); got {size!r:.80}") from error
+        mask = self.resized(height, width)
         mask = mask.feathered(feather)
         return mask.inverted() if invert else mask
 

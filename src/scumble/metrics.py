@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble.engine import Engine
-from scumble.errors import UsageError
+from scumble.errors import UsageError, must_be
 from scumble.fusion import NOISE_FLOOR, Moments, moments
 from scumble.picture import Picture
-from scumble.style import Style, at_reference
+from scumble.style import Blend, Style, at_reference
 
 Array = NDArray[np.floating[Any]]
 
@@ -63,12 +63,16 @@ class Scores:
     """:func:`halo`, in 8-bit steps: photographs themselves have about 1."""
 
 
-def score(painted: Picture, content: Picture, style: Style, engine: Engine | None = None) -> Scores:
+def score(painted: Picture, content: Picture, style: Style | Blend, engine: Engine | None = None) -> Scores:
     """Measure ``painted`` against the picture it was made of and the style it was made in.
 
     Pictures above 720² pixels are scaled down to that first, the size at which styles are measured. ``content`` may have another
     size than ``painted``, not another shape (UsageError). Transparency is ignored.
     """
+    for picture in (painted, content):
+        must_be("what is scored must be a Picture (Picture.open reads files)", picture, Picture)
+    must_be("the style of a score must be a Style (Style.open takes names and files) or a blend of them", style, Style, Blend)
+    style = style.blended()
     longer, other = (painted.width, content.width) if painted.width >= painted.height else (painted.height, content.height)
     factor = longer / other
     if abs(content.width * factor - painted.width) > 1 or abs(content.height * factor - painted.height) > 1:
@@ -156,6 +160,7 @@ def grid(pixels: Array) -> float:
     both axes and three periods. The ratio comes first, else coarse content, which has most of the power, would hide a grid. A
     picture of few windows has a noisy spectrum: one without a grid can reach 1.5 at 128×128 pixels. UsageError below 64×64.
     """
+    _check(pixels)
     height, width = pixels.shape[:2]
     if min(height, width) < WINDOW:
         raise UsageError(f"grid needs a picture of at least {WINDOW} x {WINDOW} pixels; got {width} x {height}")
@@ -302,6 +307,14 @@ def _blurred(image: NDArray[np.float64]) -> NDArray[np.float64]:
     return both
 
 
+def _check(pixels: Array) -> None:
+    must_be("pixels must be an array (H, W, 3), such as the pixels of a Picture", pixels, np.ndarray)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype.kind != "f":  # differences of whole numbers would wrap
+        raise UsageError(f"pixels must be (H, W, 3) floats in [0, 1]; got shape {pixels.shape} of {pixels.dtype}")
+
+
 def _check_pair(pixels: Array, others: Array) -> None:
-    if pixels.shape != others.shape or pixels.ndim != 3:
-        raise UsageError(f"pictures must be (H, W, 3) and equally large; got {pixels.shape} and {others.shape}")
+    for one in (pixels, others):
+        _check(one)
+    if pixels.shape != others.shape:
+        raise UsageError(f"pictures must be equally large; got {pixels.shape} and {others.shape}")

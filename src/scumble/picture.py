@@ -13,7 +13,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,7 @@ from scumble import _formats
 from scumble._files import Source, checked_target, reason, stream_of, write_whole
 from scumble._formats import FORMATS, SUFFIXES, Metadata, Raster
 from scumble._profiles import Floats, quantized, read_profile, to_srgb, unit
-from scumble.errors import InputError, UsageError, in_range, must_be
+from scumble.errors import InputError, ScumbleError, UsageError, in_range, must_be, whole
 
 __all__ = ["DEFAULT_MAX_PIXELS", "SUFFIXES", "Metadata", "Picture", "Source", "read_recipe", "read_size"]
 
@@ -53,7 +54,8 @@ _REPAINTED = 16 / 255
 class Picture:
     """An upright picture in sRGB, with all that its file said besides.
 
-    ``pixels``: (H, W, 3) float32 in [0, 1]; ``alpha``: (H, W) float32 in [0, 1], 1 is opaque, or None. Both are read only.
+    ``pixels``: (H, W, 3) float32 in [0, 1]; ``alpha``: (H, W) float32 in [0, 1], 1 is opaque, or None; else UsageError. Both are read
+    only, and copied if somebody could still write to them.
     Where alpha is 0, pixels hold the nearest visible colours, so that nothing bleeds in from what nobody sees.
     """
 
@@ -63,6 +65,9 @@ class Picture:
     excess: Excess | None = None
 
     def __post_init__(self) -> None:
+        must_be("pixels must be an array (Picture.open reads files, from_pil takes Pillow's images)", self.pixels, np.ndarray)
+        must_be("alpha must be an array or None", self.alpha, np.ndarray, NoneType)
+        must_be("metadata must be a Metadata", self.metadata, Metadata)
         shape = self.pixels.shape
         if self.pixels.ndim != 3 or shape[2] != 3 or 0 in shape or self.pixels.dtype != np.float32:
             raise UsageError(f"pixels must be H x W x 3 float32, at least 1 x 1; got shape {shape} of {self.pixels.dtype}")
@@ -75,9 +80,13 @@ class Picture:
             low, high = float(values.min()), float(values.max())  # NaN wins in both
             if not (low >= 0 and high <= 1):
                 raise UsageError(f"{name} must be between 0 and 1; got {low:g} to {high:g}")
-            view = values.view()
-            view.flags.writeable = False
-            object.__setattr__(self, name, view)
+            object.__setattr__(self, name, read_only(values))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)  # arrays come writeable out of a pickle or a deep copy, and nobody else has them
+        for name in ("pixels", "alpha"):
+            if state[name] is not None:
+                object.__setattr__(self, name, read_only(sealed(state[name])))
 
     def __repr__(self) -> str:
         kind = "" if self.metadata.format is None else f", {FORMATS[self.metadata.format].title}"
@@ -106,7 +115,7 @@ class Picture:
         Raises InputError for what can't be read, MissingExtraError for HEIC without ``scumble[heif]``.
         """
         in_range("max-pixels", max_pixels, 1, 1e18)
-        stream, name = stream_of(source)
+        stream, name = _opened(source)
         with stream:
             try:
                 return _picture_of(_formats.read(stream, name, max_pixels), name)
@@ -121,7 +130,7 @@ class Picture:
 
         uint8 and uint16 at full scale, bool, or float in [0, 1]; UsageError for anything else, NaN included.
         """
-        values = np.asarray(array)
+        values = as_array(array)
         if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
             raise UsageError(f"an array must be H x W or H x W x 1 to 4, at least 1 x 1; got shape {values.shape}")
         if values.dtype == np.bool_:
@@ -142,9 +151,19 @@ class Picture:
 
     @classmethod
     def from_pil(cls, image: Image.Image) -> Picture:
-        """A picture from a Pillow image of any mode, with the profile, EXIF and XMP that it carries; UsageError for what is none."""
+        """A picture from a Pillow image of any mode, with the profile, EXIF and XMP that it carries.
+
+        UsageError for what is none; InputError for one that is closed, or whose file turns out to be damaged when it is decoded.
+        """
         must_be("from_pil takes a Pillow image; files are for Picture.open, arrays for from_array", image, Image.Image)
-        return _picture_of(_formats.raster_of(image), "the picture")
+        try:
+            raster = _formats.raster_of(image)
+        except (ScumbleError, MemoryError):
+            raise
+        except Exception as error:  # any of a dozen, as from the decoders of files
+            told = reason(error) or type(error).__name__
+            raise InputError(f"the Pillow image cannot be read ({told}); open it again, from a whole file") from error
+        return _picture_of(raster, "the picture")
 
     @classmethod
     def from_raster(cls, raster: Raster, name: str) -> Picture:
@@ -156,23 +175,24 @@ class Picture:
 
         Raises UsageError if the size differs or a value is NaN.
         """
-        values = np.asarray(pixels, dtype=np.float32)
+        values = as_array(pixels, np.float32)
         if values.shape != self.pixels.shape:
             raise UsageError(f"pixels must be {self.height} x {self.width} x 3 like the picture; got shape {values.shape}")
-        return replace(self, pixels=np.clip(values, 0, 1))
+        return replace(self, pixels=sealed(np.clip(values, 0, 1)))
 
     def resized(self, width: int, height: int) -> Picture:
-        """The picture at another size in pixels, antialiased (Lanczos with support 3)."""
+        """The picture at another size in pixels, antialiased (Lanczos with support 3). UsageError unless both are whole and at least 1."""
+        width, height = whole("width", width), whole("height", height)
         if width < 1 or height < 1:
             raise UsageError(f"a picture needs at least 1 x 1 pixels; got {width} x {height}")
 
         def resample(channel: Floats) -> Floats:
             return np.asarray(Image.fromarray(np.ascontiguousarray(channel)).resize((width, height), Image.Resampling.LANCZOS))
 
-        whole = self._with_excess()
-        pixels, excess = _split_gamut(np.stack([resample(whole[..., channel]) for channel in range(3)], axis=-1))
-        alpha = None if self.alpha is None else np.clip(resample(self.alpha), 0, 1)
-        return Picture(pixels, alpha, self.metadata, excess if self.excess is not None else None)
+        wide = self._with_excess()
+        pixels, excess = _split_gamut(np.stack([resample(wide[..., channel]) for channel in range(3)], axis=-1))
+        alpha = None if self.alpha is None else sealed(np.clip(resample(self.alpha), 0, 1))
+        return Picture(sealed(pixels), alpha, self.metadata, excess if self.excess is not None else None)
 
     def to_array(self) -> NDArray[np.uint8]:
         """uint8 sRGB, H x W x 3, or H x W x 4 with alpha."""
@@ -210,6 +230,7 @@ class Picture:
 
         Raises InputError if the target exists (unless ``overwrite``) or can't be written, UsageError for an unknown suffix.
         """
+        must_be("a picture is saved under a path", path, str, os.PathLike)
         target = Path(path)
         if target.suffix.lower() not in SUFFIXES:
             raise UsageError(f"cannot save as {str(path)!r}; the suffix must be one of {', '.join(SUFFIXES)}")
@@ -268,27 +289,60 @@ class Picture:
         return pixels.reshape(self.pixels.shape)
 
 
+def read_only(values: Any) -> Floats:
+    """``values`` as float32 that nobody can write to: themselves where that holds already, see :func:`sealed`, else a copy."""
+    below = values
+    while isinstance(below, np.ndarray) and not below.flags.writeable:
+        below = below.base
+    kept = isinstance(values, np.ndarray) and values.dtype == np.float32 and not isinstance(below, np.ndarray)
+    return (values if kept else sealed(np.array(values, np.float32))).view()  # of a view nobody can take the seal off
+
+
+def sealed(fresh: Floats) -> Floats:
+    """``fresh``, made read only with all that it is a view of. For arrays that nobody else holds: a large picture is not copied."""
+    below: Any = fresh
+    while isinstance(below, np.ndarray):
+        below.flags.writeable = False
+        below = below.base
+    return fresh
+
+
+def as_array(given: ArrayLike, dtype: type[np.generic] | None = None) -> NDArray[Any]:
+    """As an array of this machine's byte order; UsageError for what NumPy makes none of."""
+    try:
+        array = np.asarray(given, dtype)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of PyTorch that is still being trained
+        raise UsageError(f"an array must be made of numbers in rows of equal length; got {type(given).__name__}") from error
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def read_size(source: Source) -> tuple[int, int]:
     """(height, width) of a picture file as its pixels are stored, from its header alone; InputError as for ``Picture.open``."""
-    stream, name = stream_of(source)
+    stream, name = _opened(source)
     with stream:
         return _formats.read_size(stream, name)
 
 
 def read_recipe(source: Source) -> dict[str, Any]:
     """The recipe that ``Picture.save`` stored in a picture; InputError if there is none."""
-    stream, name = stream_of(source)
+    stream, name = _opened(source)
     with stream:
         return _formats.read_recipe(stream, name)
 
 
+def _opened(source: Source) -> tuple[BinaryIO, str]:
+    if isinstance(source, str) and not source:  # which Path takes for the working folder
+        raise InputError("an empty path was given; give that of a picture file")
+    return stream_of(source)
+
+
 def _picture_of(raster: Raster, name: str) -> Picture:
-    whole, icc = to_srgb(raster, name)
-    alpha = None if raster.alpha is None else unit(raster.alpha)
+    wide, icc = to_srgb(raster, name)
+    alpha = None if raster.alpha is None else sealed(unit(raster.alpha))
     if alpha is not None:
-        _fill_hidden(whole, alpha > 0)
-    pixels, excess = (whole, None) if icc is None else _split_gamut(whole)
-    return Picture(pixels, alpha, replace(raster.metadata, icc_profile=icc), excess)
+        _fill_hidden(wide, alpha > 0)
+    pixels, excess = (wide, None) if icc is None else _split_gamut(wide)
+    return Picture(sealed(pixels), alpha, replace(raster.metadata, icc_profile=icc), excess)
 
 
 def _fill_hidden(pixels: Floats, visible: NDArray[np.bool_]) -> None:

@@ -1,14 +1,17 @@
 import http.server
 import json
+import pickle
 import threading
 from email.parser import BytesParser
 from email.policy import HTTP
 
+import numpy as np
 import pytest
 
 from scumble import client as module
 from scumble.client import Client, Painted, ServiceError
 from scumble.errors import InputError, UsageError
+from scumble.picture import Picture
 
 JOB = {
     "id": "x", "kind": "picture", "state": "done", "created": 1.0, "started": 2.0, "finished": 3.0, "expires": 9.0, "interrupted": False,
@@ -174,6 +177,60 @@ def test_an_address_that_is_none(url):
         Client(url)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:abc", "http://host:99999", "http://[::1", "http://a b", "http://a..b", "http://h/\udcff"]
+)
+def test_an_address_that_leads_nowhere(url):
+    with pytest.raises(UsageError, match=r"^the service's address must be as in http://127\.0\.0\.1:7878; got "):
+        Client(url)
+
+
+def test_a_proxys_path_is_sent_in_ascii(fake):
+    client, sent, answers = fake
+    answers.append((200, {}, json.dumps(JOB).encode()))
+    Client(f"http://{client._host}/größe%20x/").job("x")
+    assert sent[0][1] == "/gr%C3%B6%C3%9Fe%20x/v1/jobs/x"
+
+
+@pytest.mark.parametrize("token", ["a\nb", "secret-token\n", "€", b"secret", 5])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_told(token, monkeypatch):
+    with pytest.raises(UsageError, match=r"^the service's token must be a text of printable ASCII characters; .* line break at its end$"):
+        Client(token=token)
+    if isinstance(token, str):
+        monkeypatch.setenv("SCUMBLE_TOKEN", token)
+        with pytest.raises(UsageError, match="token must be"):
+            Client()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda c: Client(3), r"the service's address is a text as in http://127\.0\.0\.1:7878; got 3"),
+        (lambda c: Client(timeout="long"), "timeout must be a number between .*; got 'long'"),
+        (lambda c: c.stylize(b"photo", blend={"a": "x"}), "the weight of a in blend must be a number; got 'x'"),
+        (lambda c: c.stylize(b"photo", blend="a=1"), "blend gives each name its weight, .*; got 'a=1'"),
+        (lambda c: c.submit(b"photo", ["a", "b"], weights=["x", 1]), "weights are numbers, .*; got 'x'"),
+        (lambda c: c.submit(b"photo", ["a", "b"], weights=1), "weights are numbers, .*; got 1"),
+        (lambda c: c.submit(b"photo", "a", masks=None), "masks must be a path, a file's bytes, or several; got None"),
+        (lambda c: c.submit(b"photo", "a", masks=[None]), "a picture must be a path, or a file's bytes .*; got None"),
+        (lambda c: c.stylize(b"photo", 3), "style must be a name, a path, a file's bytes, or several; got 3"),
+        (lambda c: c.stylize(None, "a"), "a picture must be a path, or a file's bytes .*; got None"),
+        (lambda c: c.stylize(Picture(np.ones((2, 2, 3), np.float32)), "a"), "a picture must be a path, or a file's bytes .*; got Picture"),
+        (lambda c: c.stylize(b"photo", "a", accept="image/png\n"), "accept must be a text of printable ASCII characters; .*"),
+        (lambda c: c.job(None), "a job is named by its id, a text; got None"),
+        (lambda c: Painted(b"data", "image/png").save(None), "what was painted is saved under a path; got None"),
+    ],
+)
+def test_what_is_of_a_wrong_kind(attempt, message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        attempt(Client("http://127.0.0.1:1"))
+
+
+def test_a_refusal_comes_whole_through_a_pickle():
+    refused = pickle.loads(pickle.dumps(ServiceError("the service is busy", 429, "1", 7.0)))
+    assert (str(refused), refused.status, refused.request_id, refused.retry_after) == ("the service is busy", 429, "1", 7.0)
+
+
 def test_what_is_saved_replaces_nothing_unasked(tmp_path):
     painted = Painted(b"data", "image/png")
     assert painted.save(tmp_path / "a.png").read_bytes() == b"data"
@@ -189,6 +246,9 @@ def test_what_is_saved_replaces_nothing_unasked(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="can't be read"):
         Client("http://127.0.0.1:1").stylize(tmp_path / "no.jpg", "irises")
+    for path, told in (("", "an empty path was given"), ("null\0character.jpg", "can't be read")):
+        with pytest.raises(InputError, match=told):
+            Client("http://127.0.0.1:1").stylize(path, "irises")
 
 
 def sent_as(fake, style="irises", **options):

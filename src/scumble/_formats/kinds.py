@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from scumble.errors import MissingExtraError, UsageError
+from scumble.errors import MissingExtraError, UsageError, must_be
 
 Array = NDArray[Any]
 
@@ -74,6 +74,7 @@ class Raster:
 
 def format_named(name: str) -> str:
     """The key in FORMATS for a format's name or suffix ('jpg', '.JPG', 'JPEG'), else a UsageError with all that is allowed."""
+    must_be(f"a picture format must be one of {', '.join(SUFFIXES)}", name, str)
     lower = name.lower()
     for key, format in FORMATS.items():
         if lower in (key.lower(), format.title.lower()) or f".{lower.lstrip('.')}" in format.suffixes:
