@@ -101,7 +101,14 @@ def bomb():
 
 
 WRONG = {
-    "no picture": ({"content": b"this is no picture"}, {"style": "irises"}, 422, "content: the picture"),
+    "no picture": ({"content": b"this is no picture"}, {"style": "irises"}, 422, "content: the file is not a picture that can be read"),
+    "a film": (
+        {"content": b"\0\0\0\x18ftypisom" + bytes(99)},
+        {"style": "irises"},
+        422,
+        "content: the file is a film, and a picture is wanted "
+        "here; send it to POST /v1/jobs with a file name such as film.mp4 or a format such as mp4",
+    ),
     "empty": ({"content": b""}, {"style": "irises"}, 422, "send one picture, as the body or as the part called content; got an empty one"),
     "too many pixels": (
         {"content": bomb},
@@ -112,6 +119,13 @@ WRONG = {
     "two styles": ({}, {"style": ["irises", "great-wave"]}, 422, "got 2 styles and 0 masks (with weights several are blended into one)"),
     "no style": ({}, {}, 422, "give a style"),
     "unknown style": ({}, {"style": "great-wav"}, 422, "unknown style 'great-wav'; did you mean 'great-wave'?"),
+    "no style at all": (
+        {},
+        {"style": "nope"},
+        422,
+        "unknown style 'nope'; GET /v1/styles lists them, or send a picture as the part style",
+    ),
+    "blend of none": ({}, {"blend": "nope=1"}, 422, "unknown style 'nope'; GET /v1/styles lists them"),
     "a path": ({}, {"style": "/etc/passwd"}, 422, "unknown style '/etc/passwd'"),
     "a url": ({}, {"style": "http://127.0.0.1/a.png"}, 422, "unknown style 'http://127.0.0.1/a.png'"),
     "blend of paths": ({}, {"blend": "/etc/passwd=1"}, 422, "unknown style '/etc/passwd'"),
@@ -128,8 +142,8 @@ WRONG = {
     "twice": ({}, {"style": "irises", "strength": ["1", "1"]}, 422, "'strength' is given twice"),
     "unknown option": ({}, {"style": "irises", "strenght": "1"}, 422, "unknown option 'strenght'; did you mean 'strength'?"),
     "unknown part": ({"contnt": b"x"}, {"style": "irises"}, 422, "unknown part 'contnt'; did you mean 'content'?"),
-    "broken style": ({"style": b"x"}, {}, 422, "style: the picture"),
-    "broken mask": ({"mask": b"x"}, {"style": "irises"}, 422, "mask: the picture"),
+    "broken style": ({"style": b"x"}, {}, 422, "style: the file is not a picture"),
+    "broken mask": ({"mask": b"x"}, {"style": "irises"}, 422, "mask: the file is not a picture"),
     "styles without end": ({}, {"style": ["irises"] * 9}, 422, "there may be 8 styles in a request; got 9: send less"),
     "blend without end": ({}, {"blend": ",".join(["irises=1"] * 9)}, 422, "there may be 8 styles in a request; got 9: send less"),
     "unknown format": ({}, {"style": "irises", "format": "exe"}, 422, "unknown picture format 'exe'"),
@@ -150,6 +164,7 @@ def test_every_mistake_gets_one_sentence_and_an_id(http, photo, case):
     assert "Traceback" not in answer.text
     assert "site-packages" not in answer.text
     assert "\n" not in told["error"]
+    assert "scumble " not in told["error"], "the command line is not at hand"
 
 
 def test_every_truncation_of_a_picture_is_an_error_or_a_picture(http, photo):
@@ -167,6 +182,32 @@ def test_forms_that_are_none(http, body):
     assert without.status_code in (400, 422)
 
 
+MULTIPART = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "sentence"),
+    [
+        ("application/x-www-form-urlencoded", bytes(range(256)) + b"&=" * 100, "send Content-Type: image/jpeg (or another image type)"),
+        ("multipart/form-data", b"--x", "multipart/form-data needs a boundary in the Content-Type"),
+        (MULTIPART, b"no form", "the body is no whole multipart/form-data form"),
+        (MULTIPART, b"--x\r\na: b\r\n\r\nc\r\n--x--", "the body is no whole multipart/form-data form"),
+        (MULTIPART, b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n1\r\n' * 65 + b"--x--", "there may be 64 files and as many"),
+        (
+            MULTIPART,
+            b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\n' + bytes(1_000_001),
+            "a field of a form may have 1,000,000 b",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_form_is_said_and_logged_in_our_words(http, caplog, kind, body, sentence):
+    answer = http.post("/v1/stylize?style=irises", content=body, headers={"content-type": kind})
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith(("scumble", "python_multipart"))]
+    assert lines == [f"request {answer.json()['id']}: 400, {answer.json()['error']}"]
+
+
 def test_what_can_not_be_made_is_not_acceptable(http, photo):
     answer = http.post("/v1/stylize", **form(photo, style="irises"), headers={"accept": "application/pdf"})
     assert answer.status_code == 406
@@ -176,6 +217,10 @@ def test_paths_and_methods_that_are_not_there(http):
     assert http.get("/v1/nothing").json()["error"] == "there is nothing at this path; see /docs"
     answer = http.put("/v1/stylize")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    for method, path in (("PUT", "/v1/stylize"), ("PUT", "/v1/styles"), ("POST", "/healthz")):
+        refused = http.request(method, path)
+        assert refused.json()["error"] == f"{method} can't be done here; allowed: {refused.headers['allow']}"
+    assert http.get("/nothing").json()["error"] == "there is nothing at this path; see /docs"
     assert http.patch("/v1/jobs/x").headers["allow"] == "DELETE, GET"
     assert http.get("/v1/jobs/" + "x" * 22).status_code == 404
 
@@ -184,6 +229,7 @@ def test_the_library(http):
     styles = http.get("/v1/styles").json()["styles"]
     assert len(styles) > 90
     assert http.get("/v1/styles/great-wave").json() == next(s for s in styles if s["name"] == "great-wave")
+    assert http.get("/v1/styles/nope").json()["error"].startswith("unknown style 'nope'; GET /v1/styles lists them")
     assert http.get("/v1/styles/great-wav").json()["error"] == "unknown style 'great-wav'; did you mean 'great-wave'?"
 
 

@@ -52,7 +52,7 @@ def test_what_can_be_said_against_it_is_said_at_once(client, photo):
         with pytest.raises(ServiceError, match=sentence) as refused:
             client.submit(photo, "irises", **options)
         assert refused.value.status == 422
-    with pytest.raises(ServiceError, match="content: the picture"):
+    with pytest.raises(ServiceError, match="content: the file is not a picture"):
         client.submit(b"no picture", "irises")
 
 

@@ -50,6 +50,22 @@ def test_without_the_token_nothing_is_told(guarded, path, header):
     assert answer.headers["www-authenticate"].startswith("Bearer" if path.startswith("/v1") else "Basic")
 
 
+def test_refusals_are_in_the_log_with_their_id_and_without_what_was_sent(plain, guarded, caplog):
+    asked = [
+        httpx.get(f"{guarded}/v1/styles", headers={"authorization": f"Bearer {TOKEN}x"}),
+        httpx.get(f"{plain}/v1/styles", headers={"host": "evil.example"}),
+        httpx.post(f"{plain}/v1/stylize", headers={"origin": "https://evil.example"}),
+        httpx.post(f"{plain}/v1/stylize", content=bytes(300_001)),
+        httpx.post(f"{plain}/v1/stylize?style=irises", content=b"what was sent"),
+        httpx.post(f"{plain}/v1/stylize?style=irises&detail=%0Aa%1B[31m", content=b"what was sent"),
+        httpx.get(f"{plain}/v1/jobs/none"),
+    ]
+    assert [answer.status_code for answer in asked] == [401, 421, 403, 413, 422, 422, 404]
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("scumble")]
+    assert [line.partition(", ")[0] for line in lines] == [f"request {a.json()['id']}: {a.status_code}" for a in asked]
+    assert all(line.isprintable() and TOKEN not in line and "what was sent" not in line for line in lines)
+
+
 def test_balancers_need_no_token(guarded):
     assert httpx.get(f"{guarded}/healthz").json() == {"status": "ok"}
     assert httpx.get(f"{guarded}/readyz").json() == {"status": "ready"}

@@ -10,7 +10,7 @@ from clips import H, W, animate, animation, picture, shown
 
 from scumble.errors import InputError
 from scumble.picture import Picture
-from scumble.video.animation import Animation, moves
+from scumble.video.animation import Animation, check_animation, moves
 
 
 class TestAnimations:
@@ -60,6 +60,10 @@ class TestAnimations:
             assert (done.frames, done.interrupted) == (3, True) and len(animation(tmp_path / "out.gif")[0]) == 3
             (tmp_path / "out.gif").unlink()
         assert paint(source, tmp_path / "out.gif", strength=0, size=W - 1).frames == 4
+
+    def test_one_frame_is_one(self):
+        with pytest.raises(InputError, match=r"^1 frame of 60000 x 45000 pixels is too large for an animation"):
+            check_animation(1, 45_000, 60_000)
 
     def test_what_breaks_off_anywhere_is_read_or_told(self, tmp_path):
         source = animate(tmp_path / "in.gif", self.rgba(), self.DURATIONS, disposal=2)

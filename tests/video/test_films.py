@@ -111,7 +111,7 @@ class TestFilms:
         found, frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()
         assert found
         assert frame.shape == (H, W + 2, 3), "other players see the same"
-        sentence = "is 65 x 48, and h264 has even sizes only: the last column is repeated; --codec vp9 or av1 keeps the size"
+        sentence = "is 65 x 48, and h264 has even sizes only: the last column is repeated; vp9 and av1, as in a .webm, keep the size"
         assert [r.getMessage() for r in caplog.records] == [f"{tmp_path / 'out.mp4'} {sentence}"]
 
     def test_size(self, clip, tmp_path, paint):

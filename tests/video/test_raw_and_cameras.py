@@ -1,6 +1,9 @@
 """Numbered pictures, raw frames, cameras."""
 
 import io
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +12,7 @@ from clips import H, W, av, picture, shown
 from PIL import Image
 
 from scumble import Picture
+from scumble.cli import run
 from scumble.errors import InputError, UsageError
 from scumble.video import Camera, Raw
 from scumble.video.frames import parse_rate, parse_raw
@@ -91,6 +95,32 @@ class TestNumberedRawAndCamera:
     def test_no_camera(self):
         with pytest.raises(InputError, match=r"camera 3 can't be opened; is it there, and free\?"):
             Camera(3, open_capture=lambda _: self.Capture([], opened=False))
+
+    def test_no_camera_and_no_lines_of_opencv(self):
+        asked = "from scumble.video import Camera; Camera(97)"
+        environment = {name: value for name, value in os.environ.items() if name != "OPENCV_LOG_LEVEL"}
+        done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False, env=environment)
+        assert done.stderr.splitlines()[-1].endswith("camera 97 can't be opened; is it there, and free?")
+        assert done.stderr.startswith("Traceback")
+
+    @pytest.mark.parametrize(
+        ("source", "told"),
+        [
+            (["film.mp4"], "film.mp4 keeps its own frame times"),
+            (["a.gif"], "a.gif keeps its own frame times"),
+            (["--camera", "97"], "a camera keeps its own frame times"),
+            (["-", "--raw", "64x48@25"], "--raw says it of raw frames"),
+        ],
+    )
+    def test_a_rate_is_for_numbered_pictures(self, source, told, tmp_path, capsys):
+        assert run(["video", *source, "-s", "great-wave", "-o", str(tmp_path / "out.mp4"), "--fps", "12"]) == 2
+        assert capsys.readouterr().err == f"error: --fps is for numbered pictures, as in frames/%05d.png; leave it out: {told}\n"
+
+    def test_the_rate_of_numbered_pictures_and_one_frame_is_one(self, tmp_path, capsys):
+        Image.fromarray(picture(0)).save(tmp_path / "1.png")
+        given = ["video", str(tmp_path / "%d.png"), "-s", "great-wave", "-o", str(tmp_path / "out.mp4"), "--fps", "12", "--strength", "0"]
+        assert run(given) == 0
+        assert "out.mp4  1 frame  64 x 48" in capsys.readouterr().out
 
     def test_parsing(self):
         assert parse_raw("640x480@30000/1001") == (640, 480, Fraction(30000, 1001))

@@ -129,7 +129,11 @@ def video(
     from scumble.stylizer import Stylizer
     from scumble.video.film import film, painting_threads, standard_output
     from scumble.video.frames import parse_rate
+    from scumble.video.reading import is_numbered
 
+    if fps is not None and (source is None or not is_numbered(source) or Path(source).exists()):
+        told = "--raw says it of raw frames" if raw is not None else f"{source or 'a camera'} keeps its own frame times"
+        raise UsageError(f"--fps is for numbered pictures, as in frames/%05d.png; leave it out: {told}")
     painter = Stylizer(device or "auto", threads or painting_threads(), max_pixels or DEFAULT_MAX_PIXELS)
     styles = _styles(style, blend, painter)
     more = {"rate": parse_rate(fps)} if fps is not None else {}
@@ -200,9 +204,8 @@ def _report(done: Filmed, source: str, output: str, *, quiet: bool, as_json: boo
         )
     elif not quiet:
         width, height = done.size
-        typer.echo(
-            f"{output}  {done.frames} frames  {width} x {height}  {done.seconds:.1f} s{'  (interrupted)' if done.interrupted else ''}"
-        )
+        count = "1 frame" if done.frames == 1 else f"{done.frames} frames"
+        typer.echo(f"{output}  {count}  {width} x {height}  {done.seconds:.1f} s{'  (interrupted)' if done.interrupted else ''}")
 
 
 class _Watch:

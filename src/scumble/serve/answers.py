@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -20,6 +22,9 @@ from scumble.serve.service import StoppedError
 from scumble.serve.store import FullError, Job
 
 log = logging.getLogger(__name__)
+
+LINE = 400
+"""Characters of a sentence that the log takes."""
 
 
 class Problem(BaseModel):
@@ -97,16 +102,21 @@ def without_paths(sentence: str) -> str:
     return sentence
 
 
-def problem(request: Request, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
-    """An error body."""
-    body = {"error": without_paths(sentence), "id": getattr(request.state, "id", "")}
-    return JSONResponse(body, status, headers)
+def problem(
+    request: Request, status: int, sentence: str, headers: Mapping[str, str] | None = None, cause: Exception | None = None
+) -> Response:
+    """An error body, of which the log gets a line under the same id; with a ``cause`` that nobody has foreseen, its traceback, too."""
+    told, id = without_paths(sentence), getattr(request.state, "id", "")
+    # what was sent may be in the sentence: it must not make lines of its own, nor long ones
+    line = "".join(c if c.isprintable() else "?" for c in told[:LINE])
+    log.log(logging.WARNING if cause is None else logging.ERROR, "request %s: %d, %s", id, status, line, exc_info=cause)
+    return JSONResponse({"error": told, "id": id}, status, headers)
 
 
 async def explain(request: Request, error: Exception) -> Response:
     """The answer for whatever was raised."""
     if isinstance(error, HTTPException):
-        return problem(request, error.status_code, str(error.detail), dict(error.headers or {}))
+        return problem(request, error.status_code, _sentence(request, error), error.headers)
     if isinstance(error, BusyError):
         return problem(request, 429, str(error), {"retry-after": str(error.retry_after)})
     if isinstance(error, MemoryError):
@@ -114,8 +124,16 @@ async def explain(request: Request, error: Exception) -> Response:
     for kind, status in _STATUS.items():
         if isinstance(error, kind):
             return problem(request, status, str(error), {"retry-after": "60"} if status in (503, 507) else None)
-    log.error("request %s failed", getattr(request.state, "id", ""), exc_info=error)
-    return problem(request, 500, "something went wrong; the service's log says more under this id")
+    return problem(request, 500, "something went wrong; the service's log says more under this id", cause=error)
+
+
+def _sentence(request: Request, error: HTTPException) -> str:
+    """What the framework raises says no more than the status does."""
+    if error.detail == "Not Found":
+        return "there is nothing at this path; see /docs"
+    if error.detail == "Method Not Allowed":
+        return f"{request.method} can't be done here; allowed: {Headers(error.headers).get('allow', 'nothing')}"
+    return str(error.detail)
 
 
 _STATUS: dict[type[ScumbleError], int] = {

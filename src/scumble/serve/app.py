@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
 
     UsageError for settings that can't be meant, InputError where the folder for jobs can't be written.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what it warns of is answered, and logged with the request's id
     service = PaintService(settings)
     jobs = Jobs(service)
     telemetry = Telemetry(service, jobs)

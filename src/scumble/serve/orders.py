@@ -10,15 +10,15 @@ from typing import Any
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 
-from scumble import library
 from scumble._formats import FORMATS, format_named
 from scumble.errors import InputError, UsageError, unknown
 from scumble.mask import Mask
 from scumble.picture import Picture
 from scumble.recipe import parse_blend
 from scumble.serve.limits import Upload, opened
-from scumble.serve.service import OPTIONS, PaintService, defaults
+from scumble.serve.service import OPTIONS, PaintService, defaults, named
 from scumble.stylizer import METHODS, QUALITIES, STYLE_FITS
 from scumble.tiling import DETAILS, STATISTICS
 
@@ -32,6 +32,21 @@ MOST_PARTS = 64
 """Files, and as many fields, in one request."""
 MOST_MASKS = 8
 """Masks, and as many styles, in one request: all masks of a picture are in memory at the same time."""
+
+MOST_TEXT = 1_000_000
+"""Bytes of a field that is no file."""
+
+_URLENCODED = (
+    "application/x-www-form-urlencoded holds no picture; send Content-Type: image/jpeg (or another image type) with the picture as the "
+    "body, or multipart/form-data with the picture as the part content"
+)
+_NO_FORM = "the body is no whole multipart/form-data form, each part with a name; send it as curl -F does"
+_FORMS = {
+    "Missing boundary": "multipart/form-data needs a boundary in the Content-Type; leave that header to the client, as curl -F does",
+    "Too many": f"there may be {MOST_PARTS} files and as many fields in a form; send less",
+    "Part exceeded": f"a field of a form may have {MOST_TEXT:,} bytes; send pictures as files, each with a file name",
+}
+"""What the framework says of a form, by its beginning, and what we do."""
 
 Source = str | Upload
 
@@ -133,10 +148,20 @@ async def read_order(request: Request, model: type[Options]) -> Order:
     fields: dict[str, Any] = {}
     files: dict[str, list[Upload]] = {}
     _collect(request.query_params.multi_items(), fields)
-    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        async with request.form(max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=1_000_000) as form:
-            files = await _read_files(form)
-            _collect([(name, value) for name, value in form.multi_items() if isinstance(value, str)], fields)
+    if kind == "application/x-www-form-urlencoded":  # curl says so of any --data, a picture too, and a form of this kind holds no file
+        async for _ in request.stream():  # who still sends does not read the answer
+            pass
+        raise HTTPException(400, _URLENCODED)
+    if kind == "multipart/form-data":
+        try:
+            async with request.form(max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=MOST_TEXT) as form:
+                files = await _read_files(form)
+                _collect([(name, value) for name, value in form.multi_items() if isinstance(value, str)], fields)
+        except HTTPException as error:
+            if error.status_code != 400:  # the guard's, of an upload that is too large or does not come
+                raise
+            said = next((ours for theirs, ours in _FORMS.items() if str(error.detail).startswith(theirs)), _NO_FORM)
+            raise HTTPException(400, said) from error
     else:
         files["content"] = [Upload("", await request.body())]
     for name in files:
@@ -189,9 +214,9 @@ def _styles(options: Options, pictures: Sequence[Upload]) -> list[list[tuple[flo
     if options.blend is not None:
         if sources or options.weights is not None:
             raise UsageError("give styles, or several in one with blend, not both")
-        return [[(weight, library.entry(name).name) for weight, name in parse_blend(options.blend)]]
+        return [[(weight, named(name).name) for weight, name in parse_blend(options.blend)]]
     # a text is a name: one that were taken for a path would read the server's files
-    sources = [library.entry(source).name if isinstance(source, str) else source for source in sources]
+    sources = [named(source).name if isinstance(source, str) else source for source in sources]
     if options.weights is None:
         return [[(1.0, source)] for source in sources]
     try:

@@ -33,7 +33,7 @@ from scumble.serve.orders import (
     read_order,
     suffix,
 )
-from scumble.serve.service import PaintService
+from scumble.serve.service import PaintService, named
 from scumble.serve.telemetry import Telemetry
 from scumble.video.animation import moves
 
@@ -162,7 +162,7 @@ class Api:
     def style(self, name: str) -> StyleEntry:
         """One style; a misspelt name gets the nearest one told."""
         try:
-            return _entry(library.entry(name[:100]))
+            return _entry(named(name[:100]))
         except UsageError as error:
             raise HTTPException(404, str(error)) from error
 
@@ -282,10 +282,8 @@ class Api:
             if route.matches(request.scope)[0] == Match.PARTIAL:
                 allowed |= set(getattr(route, "methods", ()))
         if allowed:
-            raise HTTPException(
-                405, f"{request.method} can't be done here; allowed: {', '.join(sorted(allowed))}", {"allow": ", ".join(sorted(allowed))}
-            )
-        raise HTTPException(404, "there is nothing at this path; see /docs")
+            raise HTTPException(405, headers={"allow": ", ".join(sorted(allowed))})
+        raise HTTPException(404)
 
 
 class _Admission:

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from scumble.serve.answers import problem
 from scumble.serve.settings import Settings, is_loopback
 
 OPEN = ("/healthz", "/readyz")
@@ -88,7 +89,7 @@ class Guard:
             except RefusedError as error:  # raised here; what is raised while the body is read, the application tells itself
                 if begun:
                     raise
-                await _refuse(scope, receive, dressed, error, request_id)
+                await _refuse(scope, receive, dressed, error)
         finally:
             self._going[client] -= 1
             if not self._going[client]:
@@ -165,11 +166,11 @@ class Guard:
         return metered
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: RefusedError, request_id: str) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: RefusedError) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    await JSONResponse({"error": error.detail, "id": request_id}, error.status_code, error.headers)(scope, receive, send)
+    await problem(Request(scope), error.status_code, error.detail, error.headers)(scope, receive, send)
 
 
 def authorized(header: str, token: str) -> bool:

@@ -76,6 +76,16 @@ class ForgottenError(InputError):
     """The picture had to make room for others; hand it in again with :meth:`PaintService.keep`."""
 
 
+def named(name: str) -> library.Entry:
+    """The library's style called ``name``; the UsageError of an unknown one gives no advice of the command line."""
+    try:
+        return library.entry(name)
+    except UsageError as error:
+        if "did you mean" in str(error):
+            raise
+        raise UsageError(f"unknown style {name[:80]!r}; GET /v1/styles lists them, or send a picture as the part style") from error
+
+
 def defaults() -> dict[str, Any]:
     """The default of each of :data:`OPTIONS`, from the library's signatures."""
     return dict(_defaults())
@@ -125,7 +135,7 @@ class PaintService:
         if isinstance(source, Style):
             return source
         if isinstance(source, str):
-            entry = library.entry(source)
+            entry = named(source)
             stamp = "" if entry.path is None else f"@{entry.path.stat().st_mtime_ns}"
             return self._styles.get(f"name:{entry.name}{stamp}", lambda: Style.named(entry.name))
         if isinstance(source, Picture):

@@ -54,10 +54,9 @@ def moves(data: bytes) -> bool:
 def check_animation(frames: int, height: int, width: int) -> None:
     """InputError for more pixels than an animation can hold."""
     if frames * height * width > MOST_PIXELS:
-        raise InputError(
-            f"{frames} frames of {width} x {height} pixels are too many for an animation, which holds {MOST_PIXELS:,} pixels at most; "
-            "make a film of them (.mp4), or give a smaller size"
-        )
+        shape = f"{width} x {height} pixels"
+        much = f"1 frame of {shape} is too large" if frames == 1 else f"{frames} frames of {shape} are too many"
+        raise InputError(f"{much} for an animation, which holds {MOST_PIXELS:,} pixels at most; make a film (.mp4), or give a smaller size")
 
 
 class Animation:

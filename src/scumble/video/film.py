@@ -246,7 +246,7 @@ def _run(
     try:
         for item in steadied:
             if isinstance(writer, AnimationWriter) and writer.is_full(item.frame):
-                log.warning("an animation holds no more: what comes after %d frames is left out; a film (.mp4) holds it", count)
+                log.warning("an animation holds no more: what comes after frame %d is left out; a film (.mp4) holds it", count)
                 interrupted = True
                 break
             writer.write(item.frame, item.snapshot)

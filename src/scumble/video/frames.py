@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
@@ -157,6 +158,7 @@ def load_av() -> Any:
 
 def load_cv2() -> Any:
     """OpenCV; MissingExtraError without it."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # read on import; of a camera that isn't there each backend writes to stderr
     return _extra("cv2", "OpenCV")
 
 

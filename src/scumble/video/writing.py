@@ -209,9 +209,9 @@ class FilmWriter:
         if not self._told:
             self._told = True
             log.warning(
-                "%s is %d x %d, and %s has even sizes only: the last %s is repeated; --codec vp9 or av1 keeps the size",
+                "%s is %d x %d, and %s has even sizes only: the last %s repeated; vp9 and av1, as in a .webm, keep the size",
                 self.target.path, width, height, self.encoding.codec,
-                "column and row" if height % 2 and width % 2 else "column" if width % 2 else "row",
+                "column and row are" if height % 2 and width % 2 else "column is" if width % 2 else "row is",
             )  # fmt: skip
         return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
