@@ -4,9 +4,11 @@ import contextlib
 import inspect
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,7 +265,7 @@ def test_a_picture_that_cannot_be_painted_so_does_not_stop_the_others(folder, ca
     ("wrong", "sentence"),
     [
         (["--steps", "-1"], "steps must be between 0 and 100000; got -1"),
-        (["--feather", "1e9", "--mask", "mask.png"], "feather must be between 0 and 10000; got 1e+09"),
+        (["--feather", "1e9", "--mask", "mask.png"], "feather must be between 0 and 10000; got 1000000000"),
         (["--quality", "fine", "--encoder", "vgg91"], "unknown encoder 'vgg91'; did you mean 'vgg19'?"),
     ],
 )
@@ -510,3 +512,46 @@ def test_an_interrupt_while_modules_are_loaded_is_130(tmp_path):
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-m", "scumble", "--version"], env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (130, b"")
+
+
+def _run(arguments, redirection):
+    command = " ".join([shlex.quote(sys.executable), "-m", "scumble", *(shlex.quote(str(a)) for a in arguments), redirection])
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_standard_output_that_is_closed_or_full():
+    paint = ["stylize", "photo.png", "-s", A_STYLE, "--quality", "draft", "-o"]
+    assert _run(["styles", "list"], ">&-").returncode == 0
+    assert _run([*paint, "out.png"], ">&-").returncode == 0 and Path("out.png").exists()
+    told = _run([*paint, "-"], ">&-")
+    assert (told.returncode, told.stderr) == (2, "error: standard output is closed; give -o FILE\n")
+    told = _run(["styles", "list"], ">/dev/full")
+    assert (told.returncode, told.stderr) == (
+        1,
+        "error: standard output can't be written (no space left on device); give it another place\n",
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_among_inputs_fails_and_the_rest_is_painted(capsys):
+    Path("in").mkdir()
+    shutil.copy("photo.png", "in/a.png")
+    os.mkfifo("in/b.png")
+    assert run(["stylize", "in", "-s", A_STYLE, "--quality", "draft", "-o", "out/", "--quiet"]) == 1
+    assert "b.png is no regular file" in capsys.readouterr().err
+    assert [p.name for p in Path("out").iterdir()] == [f"a-{A_STYLE}.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["photo.png", "-o", ""], 2, "an output must be a file, a folder or -; got an empty text"),
+        (["https://example.com/a.jpg"], 2, "pictures are not fetched; save https://example.com/a.jpg as a file first"),
+        (["photo.png", "-o", "other.jpg/"], 1, "cannot make the folder other.jpg (file exists)"),
+        (["photo.png", "-o", "other.jpg/x.png"], 1, "other.jpg is no folder"),
+    ],
+)
+def test_inputs_and_outputs_that_are_none(capsys, arguments, code, words):
+    assert run(["stylize", *arguments, "-s", A_STYLE]) == code
+    assert words in capsys.readouterr().err

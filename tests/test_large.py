@@ -243,12 +243,27 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
         ({"style_scale": 0.25}, UsageError, "style-scale"),
         ({"detail": "nice"}, UsageError, "unknown detail"),
         ({"statistics": "exactly"}, UsageError, "did you mean 'exact'"),
+        ({"memory": "1GB"}, UsageError, "memory must be a number"),
+        ({"memory": float("nan")}, UsageError, "memory must be between"),
+        ({"masks": ["sky.png"]}, UsageError, "mask must be a Picture"),
+        ({"feather": "x"}, UsageError, "feather must be a number"),
+        ({"source": None}, UsageError, "read from a path"),
+        ({"target": 3}, UsageError, "written to one"),
+        ({"recipe": {"x": float("nan")}}, UsageError, "what JSON can"),
+        ({"recipe": {"x": np.float32(1)}}, UsageError, "what JSON can"),
     ]
     for more, kind, words in cases:
         call = {"source": path, "target": tmp_path / "out.png", "style_scale": 4.0, **more}
         with pytest.raises(kind, match=words):
             large.paint(call.pop("source"), ["irises"], call.pop("target"), painter=painter, **call)
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_one_style_needs_no_list(tmp_path, painter):
+    path = photo(tmp_path)
+    for name, styles in (("a.png", "irises"), ("b.png", ["irises"])):
+        large.paint(path, styles, tmp_path / name, painter=painter, style_scale=4, quality="draft")
+    assert np.array_equal(Image.open(tmp_path / "a.png"), Image.open(tmp_path / "b.png"))
 
 
 @pytest.mark.parametrize("name", ["in.jpg", "in.png", "in.tif"])

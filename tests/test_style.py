@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save as save_tensors
 
 from scumble import Picture, Style, library
 from scumble.errors import InputError, UsageError
-from scumble.style import REFERENCE, Blend, at_reference
+from scumble.style import REFERENCE, Blend, at_reference, works_in
 
 
 def picture(seed: int, height: int = 48, width: int = 64) -> Picture:
@@ -112,7 +116,7 @@ def test_sums_are_blends() -> None:
 def test_weights_that_make_no_sense_are_refused_at_once(weight: float) -> None:
     style = Style.named("irises")
     for wrong in (lambda: weight * style, lambda: weight * (0.5 * style), lambda: Blend(((1.0, style), (weight, style)))):
-        with pytest.raises(UsageError, match=r"^the weight of a style must be between 0 and 1e"):
+        with pytest.raises(UsageError, match=r"^the weight of a style must be between 0 and 1000000"):
             wrong()
 
 
@@ -183,3 +187,41 @@ def test_own_styles_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         library.remove("irises")
     library.remove("mine")
     assert not (tmp_path / "mine.style").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"mean3": np.zeros(3, np.float32)},
+        {"std1": -np.ones(16, np.float32)},
+        {"correlation2": np.full(32 * 31 // 2, np.nan, np.float32)},
+        {"texture": np.full(480, np.nan, np.float32)},
+        {"tuning": np.full(100, np.inf, np.float16)},
+        {"about": "[1]"},
+    ],
+)
+def test_a_style_file_of_other_numbers_is_none(tmp_path: Path, damage: dict[str, Any]) -> None:
+    good, bad = tmp_path / "good.style", tmp_path / "bad.style"
+    Style.named("great-wave").save(good)
+    with safe_open(good, framework="np") as f:
+        tensors, metadata = {key: f.get_tensor(key) for key in f.keys()}, f.metadata()  # noqa: SIM118
+    texts = {k: v for k, v in damage.items() if isinstance(v, str)}
+    bad.write_bytes(save_tensors({**tensors, **{k: v for k, v in damage.items() if k not in texts}}, {**metadata, **texts}))
+    assert Style.load(good)
+    with pytest.raises(InputError, match="damaged"):
+        Style.load(bad)
+
+
+def test_paths_and_what_is_known_are_checked(tmp_path: Path) -> None:
+    style = Style.named("great-wave")
+    for call in (lambda: Style.load(None), lambda: Style.from_folder(None), lambda: style.save(None)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="path"):
+            call()
+    with pytest.raises(UsageError, match="as JSON has them"):
+        replace(style, about={"x": object()}).save(tmp_path / "a.style")  # type: ignore[dict-item]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    assert works_in(tmp_path) == [tmp_path / "a.jpg"]

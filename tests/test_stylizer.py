@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -220,12 +221,35 @@ def test_styles_of_every_kind(style: Style) -> None:
         ({"memory": "1GB"}, "memory must be a number between 1 and 1e+18; got '1GB'"),
         ({"quality": None}, "unknown quality None; allowed: draft, good, fine, best"),
         ({"method": ["ot"]}, "unknown method list; allowed: generator, linear, adain, wct, ot"),
+        ({"encoder": "vgg91"}, "unknown encoder 'vgg91'; did you mean 'vgg19'?"),
+        ({"encoder": None}, "encoder must be a text, as 'eye' or 'vgg19'; got None"),
+        ({"progress": 3}, "progress must be a function; got int"),
+        ({"size": 99_999_999}, "size must be between 1 and 100000; got 99999999"),
     ],
 )
 def test_wrong_settings(style: Style, wrong: dict[str, object], sentence: str) -> None:
     with pytest.raises(UsageError) as e:
         painter(photograph(8, 8), style, **wrong)  # type: ignore[arg-type]
     assert str(e.value) == sentence
+
+
+def test_a_style_must_be_one_at_strength_0_as_well() -> None:
+    with pytest.raises(UsageError, match="unknown style"):
+        painter(photograph(8, 8), "nonsense", strength=0)
+
+
+def test_a_painter_that_has_painted_goes_to_another_process() -> None:
+    used = Stylizer("cpu", threads=1)
+    content = photograph(32, 32)
+    painted = used(content, "irises", quality="draft").pixels
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(used))(content, "irises", quality="draft").pixels, painted)
+
+
+@pytest.mark.parametrize("device", [["cpu"], None])
+def test_a_device_is_a_text(device: object) -> None:
+    for call in (lambda: stylize(photograph(8, 8), "irises", device=device), lambda: Stylizer(device)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="device"):
+            call()
 
 
 @pytest.mark.parametrize("styles", [["irises", "great-wave"], []])

@@ -57,6 +57,8 @@ def reason(error: Exception) -> str:
 def checked_target(target: Path, *, overwrite: bool) -> Path:
     """Where to write; what can go wrong with it is said before the work of encoding."""
     try:
+        if target.parent.exists() and not target.parent.is_dir():
+            raise InputError(f"cannot write {target}: {target.parent} is no folder; choose another place")
         if not target.parent.is_dir():
             raise InputError(f"cannot write {target}: there is no folder {target.parent}; make it first")
         if target.is_dir():

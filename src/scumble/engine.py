@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import finish, guided
-from scumble.errors import UsageError, unknown, whole
+from scumble.errors import UsageError, one_of, whole
 from scumble.weights import weight_path
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class Engine:
     """
 
     def __init__(self, device: str = "auto", threads: int | None = None) -> None:
-        if device != "auto" and device not in DEVICES:
-            raise UsageError(unknown("device", device, ["auto", *DEVICES]))
+        one_of("device", device, ["auto", *DEVICES])
         if threads is not None and whole("threads", threads) < 1:
             raise UsageError(f"threads must be at least 1; got {threads}")
         self.device = device
@@ -74,6 +73,10 @@ class Engine:
         """Whether nothing else wants the processor and the memory. Then threads of a net wait for each other by spinning, which takes a
         third more of the processor's time, and their memory is kept from one picture to the next: the system's clearing of new
         pages took a third of its time at 3840 × 2160. Counts for nets that are loaded after it is set."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the nets, which are no data: a copy, or another process, loads its own."""
+        return {"device": self.device, "threads": self.threads, "alone": self.alone}
 
     def _providers(self) -> list[str]:
         import onnxruntime as ort

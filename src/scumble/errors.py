@@ -67,9 +67,14 @@ def in_range(name: str, value: float, low: float, high: float) -> float:
     """``value`` if it is a number and ``low <= value <= high``, else a UsageError in the house's wording."""
     must_be(f"{name} must be a number between {low:g} and {high:g}", value, Real)
     if not low <= value <= high:  # also catches NaN
-        got = f"a number of {len(str(abs(value)))} digits" if abs(value) > 1e300 and isinstance(value, int) else f"{value:g}"
-        raise UsageError(f"{name} must be between {low:g} and {high:g}; got {got}")
+        got = f"a number of {len(str(abs(value)))} digits" if abs(value) > 1e300 and isinstance(value, int) else _number(value)
+        raise UsageError(f"{name} must be between {_number(low)} and {_number(high)}; got {got}")
     return value
+
+
+def _number(value: float) -> str:
+    """Whole ones in full, as far as that can be read."""
+    return f"{value:.0f}" if abs(value) < 1e12 and value == int(value) else f"{value:g}"
 
 
 def whole(name: str, value: int) -> int:

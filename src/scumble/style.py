@@ -94,6 +94,7 @@ class Style:
 
         Pooling is a mixture (:func:`~scumble.fusion.mixture`): whatever colours and strokes occur in any of the works stay possible.
         """
+        must_be("a folder of pictures must be a path", folder, str, os.PathLike)
         return Style.from_pictures(works_in(Path(folder)), name=Path(folder).resolve().name, engine=engine, max_pixels=max_pixels)
 
     @staticmethod
@@ -212,10 +213,15 @@ class Style:
         """Write a ``.style`` file (safetensors, about 90 KB, tuned 100): exact to float32."""
         from safetensors.numpy import save
 
+        must_be("a style is saved under a path", path, str, os.PathLike)
         path = Path(path)
         if path.suffix != ".style":
             raise UsageError(f"a style is saved in a file that ends in .style; got {path.name!r}")
-        metadata = {"format": "scumble-style-1", "name": self.name, "about": json.dumps(self.about)}
+        try:
+            about = json.dumps(self.about, allow_nan=False)
+        except (TypeError, ValueError) as e:
+            raise UsageError(f"what is known of a style must be texts by name, as JSON has them ({e})") from e
+        metadata = {"format": "scumble-style-1", "name": self.name, "about": about}
         tensors = pack(self.levels, np.float32)
         if self.tuning is not None:
             tensors["tuning"] = self.tuning.offset
@@ -230,6 +236,7 @@ class Style:
         """Read a ``.style`` file; InputError if it is missing or not one."""
         from safetensors import SafetensorError, safe_open
 
+        must_be("a style file must be a path", path, str, os.PathLike)
         path = Path(path)
         if not path.is_file():
             raise InputError(f"there is no style file {path}; make one with `scumble styles add`, or give a picture or a name")
@@ -240,7 +247,11 @@ class Style:
             if metadata.get("format") != "scumble-style-1":
                 raise InputError(f"{path} is not a style file of this version; make it again with `scumble styles add`")
             tuning = _tuning(tensors, metadata.get("generator", ""))
-            return Style(_unpack(tensors), metadata["name"], json.loads(metadata["about"]), tuning, _texture(tensors))
+            _check_numbers(tensors)
+            about = json.loads(metadata["about"])
+            if not isinstance(about, dict):
+                raise ValueError("what is known of a style stands by name")
+            return Style(_unpack(tensors), metadata["name"], about, tuning, _texture(tensors))
         except (SafetensorError, KeyError, ValueError, OSError) as e:
             raise InputError(f"{path} is not a style file, or it is damaged; make it again with `scumble styles add`") from e
 
@@ -355,6 +366,18 @@ def pack(levels: Sequence[Moments], precision: type[np.floating]) -> dict[str, N
     return tensors
 
 
+def _check_numbers(tensors: dict[str, NDArray[np.floating]]) -> None:
+    """ValueError for what can be no style's, and would be told from far inside of a painting."""
+    from scumble.engine import WIDTHS
+
+    for k, channels in enumerate(WIDTHS, 1):
+        shapes = [tensors[f"{name}{k}"].shape for name in ("mean", "std", "correlation")]
+        if shapes != [(channels,), (channels,), (channels * (channels - 1) // 2,)] or tensors[f"std{k}"].min() < 0:
+            raise ValueError(f"level {k} is none of the eye's")
+    if not all(np.isfinite(t).all() for t in tensors.values()) or tensors.get("tuning", np.empty(0)).ndim != 1:
+        raise ValueError("there are numbers that are none, or not where they belong")
+
+
 def _unpack(tensors: dict[str, NDArray[np.floating]]) -> tuple[Moments, ...]:
     levels: list[Moments] = []
     for k in range(1, 6):
@@ -395,6 +418,8 @@ def works_in(folder: Path) -> list[Path]:
 
 
 def _is_painted(path: Path) -> bool:
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         read_recipe(path)
     except (ScumbleError, OSError):
@@ -437,4 +462,4 @@ def _write(path: Path, data: bytes, overwrite: bool) -> None:
         part.replace(path)
     except OSError as e:
         part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {e.strerror}") from e
+        raise InputError(f"cannot write {path} ({reason(e)}); free space, change permissions or choose another place") from e

@@ -41,6 +41,8 @@ METHODS = ("generator", *FUSION_METHODS)
 QUALITIES = {"draft": 0, "good": 0, "fine": 25, "best": 75}
 """Steps by which pixels are optimised in the end. A draft is painted in one pass; for the others that is looked at and painted anew."""
 STYLE_FITS = ("own", "stretch")
+ENCODERS = ("eye", "vgg16", "vgg19")
+"""Of which layers can be named after a colon, see :mod:`scumble.nets.vgg`."""
 LARGEST = 1.5
 """Without a style scale, pictures are painted at their own size up to this many times the reference, larger ones at that:
 above it strokes would get finer and finer until the eye sees none."""
@@ -150,16 +152,15 @@ class Stylizer:
             progress=progress, preview=preview,
         )  # fmt: skip
         must_be("what is painted must be a Picture, as Picture.open makes one of a file", content, Picture)
-        masks, sources = masks_of(mask, self.max_pixels), _sources(style)
+        masks, sources = masks_of(mask, self.max_pixels), sources_of(style)
         one_for_each(len(sources), len(masks))
         if size is not None:
             factor = size / max(content.width, content.height)
             content = content.resized(max(1, round(content.width * factor)), max(1, round(content.height * factor)))
 
         def layer(source: StyleLike) -> Array:
-            painted = content.pixels
-            if strength > 0:
-                painted = self._paint(content.pixels, self.seen(source, brush, content.height, content.width), brush)
+            seen = self.seen(source, brush, content.height, content.width)  # at strength 0 as well: there must be such a style
+            painted = self._paint(content.pixels, seen, brush) if strength > 0 else content.pixels
             return keep_content_color(painted, content.pixels, brush.keep_color)
 
         if not masks:
@@ -206,6 +207,11 @@ class Stylizer:
         one_of("statistics", statistics, tiling.STATISTICS)
         budget = MEMORY if memory is None else memory
         in_range("memory", budget, 1, 1e18)
+        must_be("encoder must be a text, as 'eye' or 'vgg19'", encoder, str)
+        one_of("encoder", encoder.strip().lower().partition(":")[0], ENCODERS)
+        for name, call in (("progress", progress), ("preview", preview)):
+            if call is not None and not callable(call):
+                raise UsageError(f"{name} must be a function; got {type(call).__name__}")
         refine = Refinement(QUALITIES[quality] if steps is None else steps, encoder, self.engine.device, budget, progress, preview)
         if strength > 0:
             refine.check()
@@ -421,7 +427,7 @@ def one_for_each(styles: int, masks: int) -> None:
         )
 
 
-def _sources(style: StyleLike | Sequence[StyleLike]) -> list[StyleLike]:
+def sources_of(style: StyleLike | Sequence[StyleLike]) -> list[StyleLike]:
     """What names one style, or each of several; UsageError where something can be none."""
     sources = list(style) if isinstance(style, Sequence) and not isinstance(style, (str, bytes)) else [style]
     for source in sources:
@@ -464,4 +470,5 @@ def stylize(
     >>> scumble.stylize("photo.jpg", "great-wave", strength=0.8).save("out.jpg")  # doctest: +SKIP
     """
     picture = content if isinstance(content, Picture) else Picture.open(content, max_pixels=max_pixels)
-    return _stylizer(device, max_pixels)(picture, style, **settings)  # pyright: ignore[reportArgumentType]
+    must_be("device must be a text, as 'auto' or 'cpu'", device, str)
+    return _stylizer(device, whole("max-pixels", max_pixels))(picture, style, **settings)  # pyright: ignore[reportArgumentType]

@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line with ``arguments``; returns its exit code. Errors are one line on stderr each."""
     arguments, debug = _without_debug(arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as a job in the background may find it
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w")))
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -113,7 +116,9 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, _WrongUsage):
         return _wrong_usage(error), WRONG_USAGE
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", FAILED
+        why = (error.strerror or str(error)).lower()
+        # of what we write ourselves a failure names the file
+        return f"{error.filename}: {why}" if error.filename else f"standard output can't be written ({why}); give it another place", FAILED
     if isinstance(error, MemoryError):
         return "out of memory; give smaller pictures, --size, or fewer at a time", FAILED
     return f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", FAILED

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scumble._files import reason
 from scumble.cli.commands import HelpfulGroup
 from scumble.errors import InputError, MissingExtraError, UsageError, in_range
 
@@ -51,5 +52,8 @@ def _export(style: str | None, output: Path, grain: float, to: str, overwrite: b
         raise MissingExtraError(f'export needs PyTorch and ONNX ({error}): pip install "scumble[torch]"') from error
     from scumble.style import Style
 
-    difference = export_self_contained(output, None if style is None else Style.open(style), grain)
+    try:
+        difference = export_self_contained(output, None if style is None else Style.open(style), grain)
+    except OSError as error:
+        raise InputError(f"cannot write {output} ({reason(error)}); free space, or choose another place") from error
     typer.echo(f"{output}: opset {OPSET}, any height and width from 128 pixels; ONNX Runtime and PyTorch agree within {difference:.1g}")

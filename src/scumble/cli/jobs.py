@@ -41,6 +41,8 @@ def plan(inputs: Sequence[str], output: str | None, styles: Sequence[str]) -> li
     """
     sources = list(dict.fromkeys(path for given in inputs for path in _taken_apart(given)))
     into_folder = output is not None and output != STDIO and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+    if output == "":  # which would be none at all, and nobody means by an empty variable
+        raise UsageError("an output must be a file, a folder or -; got an empty text")
     if output is not None and not into_folder:
         if len(sources) > 1:
             raise UsageError(f"several inputs need a folder to go to, and its name ends in / if it is to be made; got -o {output}")
@@ -64,6 +66,8 @@ def plan(inputs: Sequence[str], output: str | None, styles: Sequence[str]) -> li
 def _taken_apart(given: str) -> list[str]:
     if not given:  # as a path that is the current folder, which nobody means by an empty variable
         raise UsageError("an input must be a picture, a folder or -; got an empty text")
+    if re.match(r"https?://", given):
+        raise UsageError(f"pictures are not fetched; save {given} as a file first, or pipe it in and give -")
     if given == STDIO or not Path(given).is_dir():
         return [given]
     return [os.fspath(p) for p in works_in(Path(given))]
@@ -165,6 +169,8 @@ class Session:
     def _paint(self, job: Job) -> dict[str, Any]:
         started = time.monotonic()
         target = Path(job.target)
+        if job.source != STDIO and Path(job.source).exists() and not Path(job.source).is_file():  # it can be read but once
+            raise InputError(f"{job.source} is no regular file; give one, or - and the picture piped in")
         if job.target != STDIO and not self.overwrite and target.exists():
             raise InputError(f"{target} exists already; allow overwriting (--overwrite) or choose another name")
         if job.source != STDIO and (way := by_rows(job, self.request.settings, self.limit, resume=self.resume)) is not None:

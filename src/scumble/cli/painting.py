@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from scumble._files import reason
 from scumble.cli.commands import defaults_from
 from scumble.errors import InputError, UsageError
 
@@ -154,6 +156,8 @@ def stylize(
         raise UsageError("--preview is for an optimisation: add --quality fine, --quality best or --steps")
     if settings["encoder"] != "eye" and not request.refines:
         raise UsageError("--encoder is for an optimisation: add --quality fine, --quality best or --steps")
+    if STDIO in (output, *(inputs if output is None else ())) and getattr(sys.stdout, "name", None) == os.devnull:
+        raise UsageError("standard output is closed; give -o FILE")
     if as_json and STDIO in (output, *(inputs if output is None else ())):
         raise UsageError("a picture and --json can't both go to standard output; give -o FILE")
     jobs = plan(inputs, output, [source for terms in styles for _, source in terms])
@@ -168,7 +172,10 @@ def stylize(
     limit = max_pixels if source is not None and source.name == "COMMANDLINE" else None
     session = Session(request, overwrite=overwrite, preview=preview, quiet=quiet, as_json=as_json, resume=resume, limit=limit)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {folder} ({reason(error)}); choose another place") from error
     code = session.paint_all(jobs)
     if code:
         raise typer.Exit(code)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scumble._files import reason
 from scumble.cli.commands import HelpfulGroup
 from scumble.errors import InputError, MissingExtraError, UsageError, in_range
 
@@ -143,7 +144,10 @@ def add(
     if tune:
         style = _tuned(style, pictures, photos or [], steps)
     about = {key: text for key, text in (("title", title), ("artist", artist), ("year", year)) if text}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"styles can't be kept in {path.parent} ({reason(error)}); name another folder with SCUMBLE_STYLES") from error
     replace(style, name=name, about=about).save(path, overwrite=overwrite)
     typer.echo(f"{name} is in {path}")
 

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from PIL import Image
 from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
-from scumble.errors import UsageError
+from scumble.errors import UsageError, in_range, must_be
 from scumble.fusion import AffineMap
 from scumble.large.reading import MOST_PIXELS, Rows, Source, sweeps
 from scumble.large.writing import Canvas, checked_format
 from scumble.mask import Mask, composite
-from scumble.picture import Picture
+from scumble.picture import Picture, sealed
 from scumble.style import Style
-from scumble.stylizer import DETAILED, Brush, StyleLike, Stylizer, defaults, detail_of, one_for_each, working_scale
+from scumble.stylizer import DETAILED, Brush, StyleLike, Stylizer, defaults, detail_of, one_for_each, sources_of, working_scale
 from scumble.tiling import LEAST_TILE, Layer, Local, Window, least_memory, partition, reach, resampled
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Outcome:
 
 def paint(
     source: str | os.PathLike[str],
-    styles: Sequence[StyleLike],
+    styles: StyleLike | Sequence[StyleLike],
     target: str | os.PathLike[str],
     *,
     painter: Stylizer | None = None,
@@ -109,9 +110,19 @@ def paint(
     """
     painter = painter or Stylizer()
     given: dict[str, Any] = {**defaults(), **settings}
-    budget = MEMORY if given["memory"] is None else given["memory"]
+    budget = int(MEMORY if given["memory"] is None else in_range("memory", given["memory"], 1, 1e18))
     given["memory"] = max(1, budget - PROCESS)
     brush = painter.brush(**given)
+    for path in (source, target):
+        must_be("a large picture is read from a path and written to one", path, str, os.PathLike)
+    for mask in masks:
+        must_be("a large picture's mask must be a Picture, as Picture.open makes one of a file", mask, Picture)
+    must_be("feather must be a number of pixels", feather, Real)
+    try:
+        json.dumps(recipe, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a recipe must hold what JSON can, to be written into the file ({error})") from error
+    styles = sources_of(styles)
     one_for_each(len(styles), len(masks))
     picture = Source(source, max_pixels=max_pixels, size=given["size"])
     brush = replace(brush, detail=detail_of(brush.detail, picture.height, picture.width))
@@ -263,7 +274,7 @@ def _cut(mask: Mask, window: Window, height: int, width: int) -> Mask:
     y, x = mask.height / height, mask.width / width
     box = (window.left * x, window.top * y, window.right * x, window.bottom * y)
     weights = resampled(mask.weights[..., None], window.height, window.width, box, Image.Resampling.BILINEAR)[..., 0]
-    return Mask(np.clip(weights, 0.0, 1.0))
+    return Mask(sealed(np.clip(weights, 0.0, 1.0)))
 
 
 def _arrays_of(layers: Sequence[Layer]) -> dict[str, NDArray[Any]]:

@@ -6,6 +6,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -138,8 +139,7 @@ class Canvas:
                 os.fsync(file.fileno())
             put_in_place(part, self.place, overwrite=self.overwrite)
         except vips.Error as error:
-            why = " ".join(str(error).split())
-            raise InputError(f"cannot write {self.place} ({why}); free space, then go on with --resume") from error
+            raise InputError(f"cannot write {self.place} ({_why(error)}); free space, then go on with --resume") from error
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def give_up(self) -> None:
@@ -185,7 +185,7 @@ def _blank(path: Path, height: int, width: int, bands: int, bits: int) -> int:
     try:
         blank.copy(interpretation="rgb16" if bits == 16 else "srgb").tiffsave(os.fspath(path), bigtiff=True)
     except vips.Error as error:
-        raise InputError(f"cannot write beside {path.parent} ({' '.join(str(error).split())}); free space") from error
+        raise InputError(f"cannot write into {path.parent} ({_why(error)}); free space, or choose another place") from error
     with path.open("rb") as file:
         found = tiff_tags(file)
     offsets, row = np.atleast_1d(found[273]), width * bands * bits // 8
@@ -193,6 +193,12 @@ def _blank(path: Path, height: int, width: int, bands: int, bits: int) -> int:
     if (offsets != offsets[0] + np.arange(len(offsets)) * rows * row).any():
         raise InputError(f"the TIFF that libvips wrote into {path.parent} has gaps; this Scumble does not know that libvips")
     return int(offsets[0])
+
+
+def _why(error: Exception) -> str:
+    """What the system had against it, where it was that: libvips tells all of the steps that failed for it."""
+    told = re.search(r"system error: (.+)", str(error))
+    return (told[1] if told else " ".join(str(error).split())).lower()
 
 
 def _give_back_memory() -> None:

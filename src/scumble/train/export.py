@@ -337,5 +337,9 @@ def _onnx(
 def replace_file(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` as a whole or not at all."""
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
