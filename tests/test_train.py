@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -26,6 +27,8 @@ from scumble.nets.finish import autocovariances, finish, narrow  # noqa: E402
 from scumble.nets.generator import MARGIN, Generator, Shape  # noqa: E402
 from scumble.train import data, decoder, generator, judge, loop  # noqa: E402
 from scumble.train.data import HELD_OUT_EVERY, Crops, read_pictures  # noqa: E402
+from scumble.train.teacher import Teacher  # noqa: E402
+from scumble.train.validation import Pairs  # noqa: E402
 from scumble.weights import weight_path  # noqa: E402
 
 SMALL = Shape(half=8, quarter=8, eighth=8, blocks=1, rank=2, hidden=16)
@@ -64,6 +67,21 @@ def test_pictures_that_are_not_there(tmp_path: Path) -> None:
         read_pictures(tmp_path / "content.tar")
     with pytest.raises(InputError, match="holds no pictures"):
         read_pictures(tmp_path)
+
+
+def test_a_bad_picture_is_named(pack: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"b\.jpg is damaged or not a picture"):
+        read_pictures(tmp_path)
+    with tarfile.open(tmp_path / "works.tar", "w") as tar:
+        tar.add(tmp_path / "b.jpg", "inside/b.jpg")
+    with pytest.raises(InputError, match=r"inside/b\.jpg in .*works\.tar is damaged"):
+        read_pictures(tmp_path / "works.tar")
+    for content in (b"no tar file", (pack / "style.tar").read_bytes()[:2000]):
+        (tmp_path / "style.tar").write_bytes(content)
+        with pytest.raises(InputError, match=r"style\.tar is damaged or not a tar file"):
+            read_pictures(tmp_path / "style.tar")
 
 
 def test_crops_are_the_seeds_own(pack: Path) -> None:
@@ -121,6 +139,73 @@ def test_a_training_that_was_stopped_and_resumed_ends_as_one_that_was_not(pack: 
     resumed = trained(tmp_path / "parts", recipe)
     assert torch.equal(_weights(whole), _weights(resumed))
     assert (tmp_path / "parts" / "log.csv").read_text().startswith("step,seconds,loss,")
+
+
+def test_the_log_has_the_same_columns_from_warm_up_to_the_end(pack: Path, eye: Eye, tmp_path: Path) -> None:
+    recipe = replace(generator.RECIPE, warm_up=1, log_every=1)
+    for steps in (1, 3, 4):  # the second goes on in the warm-up, the third after it
+        recipe = replace(recipe, steps=steps)
+        generator.train_generator(pack, eye, tmp_path, recipe, shape=SMALL, size=32, batch=2, style_size=32, warm_steps=2)
+    with (tmp_path / "log.csv").open(newline="") as f:
+        header, *rows = csv.reader(f)
+    assert len(header) == len(set(header)) and {len(row) for row in rows} == {len(header)}
+    named = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["step"] for row in named] == ["1", "2", "3", "4"]
+    assert [row["style"] == "" for row in named] == [True, True, False, False]
+    assert all(float(row[name]) >= 0 for row in named[2:] for name in header)  # and none that is not a number
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".part"] == []
+
+
+def test_a_log_with_rows_longer_than_its_header_is_mended(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,seconds,loss,over\n20,1.0,3,4\n40,2.0,5,6,7\n60,")
+    loop._log(tmp_path, 80, 3.0, {"loss": 8.0, "style": 9.0, "over": 10.0})
+    with (tmp_path / "log.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [[row[c] for c in ("step", "loss", "over", "style")] for row in rows] == [
+        ["20", "3", "4", ""],
+        ["40", "5", "7", "6"],
+        ["60", "", "", ""],
+        ["80", "8", "10", "9"],
+    ]
+
+
+def test_what_a_checkpoint_overwrites_is_not_computed(pack: Path, eye: Eye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def standardise(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        measured.append(1)
+        return torch.full((736,), 0.25), torch.full((736,), 0.5)
+
+    monkeypatch.setattr(generator, "_standardise", standardise)
+    for steps in (1, 2):
+        recipe = replace(generator.RECIPE, steps=steps, warm_up=1)
+        trained = generator.train_generator(pack, eye, tmp_path, recipe, shape=SMALL, size=32, batch=2)
+    assert len(measured) == 1
+    assert (trained.style_mean == 0.25).all() and (trained.style_std == 0.5).all()
+
+
+@pytest.mark.parametrize("cut", [0, 9, 500])
+def test_a_damaged_checkpoint_is_named(cut: int, tmp_path: Path) -> None:
+    _fit_one(tmp_path, "0")
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"garbage\n" if cut == 9 else path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged, or of a training with other settings; remove it or give another"):
+        _fit_one(tmp_path, "0")
+
+
+@pytest.mark.parametrize("other", ["1", ""])
+def test_a_training_of_one_part_does_not_go_on_with_another(other: str, tmp_path: Path) -> None:
+    """Layer 1 has as many parameters as layer 0, of other shapes; all of them are more."""
+    _fit_one(tmp_path, "0")
+    with pytest.raises(InputError, match="of a training with other settings"):
+        _fit_one(tmp_path, other)
+
+
+def _fit_one(folder: Path, layer: str) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    for name, p in net.named_parameters():
+        p.requires_grad_(name.startswith(layer))
+    loop.fit(net, lambda model, rng, step: (model(torch.ones(1, 2)).square().sum(), {}), loop.Recipe(steps=1), folder)
 
 
 def test_one_block_of_the_decoder_learns_alone_and_as_a_chain_all_do(pack: Path, eye: Eye, tmp_path: Path) -> None:
@@ -216,6 +301,68 @@ def test_settings_are_checked(pack: Path, eye: Eye, tmp_path: Path) -> None:
         generator.train_generator(pack, eye, tmp_path, only_beyond=True, only_look=True)
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"steps": 0}, "steps must be 1 or more; got 0"),
+        ({"steps": 1.5}, "steps must be a whole number"),
+        ({"minutes": -1.0}, "minutes must be 0 or more; got -1"),
+        ({"minutes": math.nan}, "minutes must be 0 or more; got nan"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"learning_rate": math.nan}, "learning-rate must be between 0 and 1; got nan"),
+    ],
+)
+def test_a_recipe_is_checked(setting: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        replace(generator.RECIPE, **setting)
+
+
+def test_what_the_nets_cannot_take_is_refused(eye: Eye, tmp_path: Path) -> None:
+    """Before the pictures are read, which are not there."""
+    for setting, told in (
+        ({"size": 100}, "size must be a multiple of 8, 32 at least; got 100"),
+        ({"size": 0}, "got 0"),
+        ({"style_size": 31}, "style-size must be 32 or more; got 31"),
+        ({"batch": 1}, "batch must be 2 or more; got 1"),
+        ({"cache": -1}, "cache must be 0 or more"),
+        ({"content_target": math.nan}, "content-target must be between 0 and 10"),
+        ({"device": "nonsense"}, "device must be cpu.*; got 'nonsense'"),
+        ({"device": "cuda:99"}, "device must be cpu.*; got 'cuda:99'"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            generator.train_generator(tmp_path, eye, tmp_path, **setting)
+    for setting, told in (({"size": 40}, "size must be a multiple of 16, 32 at least; got 40"), ({"batch": 1}, "batch must be 2 or more")):
+        with pytest.raises(UsageError, match=told):
+            decoder.train_decoder(tmp_path, eye, tmp_path, **setting)
+        with pytest.raises(UsageError, match=told):
+            decoder.train_cascade(tmp_path, eye, decoder.Decoder(), tmp_path, **setting)
+
+
+def test_the_files_of_a_teacher_are_named(tmp_path: Path) -> None:
+    for exact, name in ((True, "vgg19_to_relu3_4.safetensors"), (False, "vgg19_sixteenth_to_relu5_1.safetensors")):
+        with pytest.raises(InputError, match=f"no teacher networks in .*; --teacher must name a folder with {name}"):
+            Teacher(tmp_path / "nope", exact=exact)
+        (tmp_path / name).write_bytes(b"garbage")
+        with pytest.raises(InputError, match=f"{name} is damaged or not a safetensors file"):
+            Teacher(tmp_path, exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (b"photo,style\na,b\n", "has no column 'content'; a table of pairs has the columns content and style"),
+        (b"content,style\n", "holds no pairs"),
+        (b"\xff\xfe\x00", "is not a table in UTF-8"),
+        (b"\xef\xbb\xbfcontent,style\na,b\n", "PLACE"),  # as Excel saves it
+    ],
+)
+def test_pairs_say_what_they_need(table: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_bytes(table)
+    told = told.replace("PLACE", re.escape(f"names 'a', and there is no {tmp_path / 'dev' / 'content' / 'a.jpg'}"))
+    with pytest.raises(InputError, match=f"pairs.csv {told}"):
+        Pairs(tmp_path / "pairs.csv", torch.nn.Identity())  # type: ignore[arg-type]
+
+
 def test_style_distance_is_relative_and_zero_for_itself() -> None:
     f = [torch.rand(2, c, 8, 8) for c in (3, 5)]
     target = [judge.moments(t) for t in f]
@@ -297,6 +444,13 @@ def test_what_moves_is_the_same_scene_moved() -> None:
     assert 0.5 / 255 < float((noisy - still).std()) < 2.5 / 255
 
 
+@pytest.mark.parametrize("side", [32, 64, 72, 128])
+def test_motion_is_seen_on_crops_of_any_size(side: int) -> None:
+    a, b = torch.zeros(1, 3, side, side), torch.full((1, 3, side, side), 0.25)
+    for moved in ((0, 0), (judge.MOVE, -judge.MOVE)):
+        assert judge.motion_loss(a, b, moved) == 0.25
+
+
 def test_works_are_a_share_of_the_styles(pack: Path, eye: Eye, tmp_path: Path) -> None:
     recipe = replace(generator.RECIPE, steps=2, warm_up=1, log_every=1)
     with pytest.raises(InputError, match="no training pictures at"):
@@ -351,6 +505,32 @@ def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:
     shutil.copy(weight_path("eye.safetensors"), tmp_path / "decoder.safetensors")
     assert run(["train", "cascade", *common[:-1], str(tmp_path), "--out", str(tmp_path / "y")]) == 1
     assert run(["train", "cascade", "--judge", "teacher", *common, "--out", str(tmp_path / "x")]) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--steps -1",
+        "--minutes -1",
+        "--minutes 0",
+        "--minutes nan",
+        "--size 0",
+        "--batch 0",
+        "--learning-rate nan",
+        "--seed -1",
+        "--style-size 0",
+        "--cache -1",
+        "--content-target -1",
+        "--device nonsense",
+    ],
+)
+def test_a_wrong_setting_is_wrong_usage_and_nothing_is_written(
+    wrong: str, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--pack", str(pack), "--out", str(tmp_path / "out"), "--weights", str(tmp_path / "new")]
+    assert run(["train", "generator", *places, *wrong.split()]) == 2
+    assert wrong.split(maxsplit=1)[0].lstrip("-") in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("grain", [0.0, 1.0])

@@ -25,12 +25,12 @@ Pack = Annotated[
 ]
 Teacher = Annotated[Path, typer.Option(metavar="FOLDER", help="The VGG-19 files to learn from.", show_default=False)]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Checkpoints and logs; what is there is gone on with.", show_default=False)]
-Steps = Annotated[int | None, typer.Option(metavar="N", help="Over which the learning rate falls.")]
-LearningRate = Annotated[float | None, typer.Option(metavar="N", min=0.0, help="Of Adam, at its highest.")]
-Minutes = Annotated[float | None, typer.Option(metavar="N", help="Stop, with a checkpoint, after so long.")]
-Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures a step.")]
-Size = Annotated[int | None, typer.Option(metavar="N", help="Side of the square crops in pixels.")]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="Of all that is drawn at random.")]
+Steps = Annotated[int | None, typer.Option(metavar="N", min=1, help="Over which the learning rate falls.")]
+LearningRate = Annotated[float | None, typer.Option(metavar="N", min=0.0, max=1.0, help="Of Adam, at its highest.")]
+Minutes = Annotated[float | None, typer.Option(metavar="N", min=0.01, help="Stop, with a checkpoint, after so long.")]
+Batch = Annotated[int | None, typer.Option(metavar="N", min=1, help="Pictures a step.")]
+Size = Annotated[int | None, typer.Option(metavar="N", min=32, help="Side of the square crops in pixels.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of all that is drawn at random.")]
 Judging = Annotated[
     str | None,
     typer.Option(metavar="eye|sight|distilled|teacher", help="Whose features the losses are measured in: best distilled, then teacher."),
@@ -38,8 +38,8 @@ Judging = Annotated[
 JudgesFolder = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="The VGG-19 files: for judges but the eye, and for --pairs.", show_default=False)
 ]
-ContentTarget = Annotated[float | None, typer.Option(metavar="N", help="The content distance to hold.")]
-StyleSize = Annotated[int | None, typer.Option(metavar="N", help="Side of the crops that styles are measured on.")]
+ContentTarget = Annotated[float | None, typer.Option(metavar="N", min=0.0, max=10.0, help="The content distance to hold.")]
+StyleSize = Annotated[int | None, typer.Option(metavar="N", min=32, help="Side of the crops that styles are measured on.")]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps.")]
 BFloat16 = Annotated[
     bool, typer.Option("--bfloat16", help="Run the nets in bfloat16: a third less time on GPUs and on processors that have it.")
@@ -61,7 +61,8 @@ def train_eye(
     teacher: Teacher,
     out: Out,
     cache: Annotated[
-        int | None, typer.Option(metavar="N", help="Compute so many crops' targets once and keep them: for slow machines with much memory.")
+        int | None,
+        typer.Option(metavar="N", min=0, help="Compute so many crops' targets once and keep them: for slow machines with much memory."),
     ] = None,
     steps: Steps = None,
     learning_rate: LearningRate = None,
@@ -192,7 +193,12 @@ def train_generator(
     judge: Judging = None,
     teacher: JudgesFolder = None,
     pairs: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Validate on these pairs of pictures and keep the best.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Validate on pairs (columns content, style: names of JPEGs in dev/content and dev/style beside the table); keep the best.",
+            show_default=False,
+        ),
     ] = None,
     go_on: Annotated[bool, typer.Option("--go-on", help="Start from the generator of --weights (or the installed one).")] = False,
     only_beyond: Annotated[bool, typer.Option("--only-beyond", help="Train strengths above 1 and leave the rest as it is.")] = False,
@@ -201,7 +207,7 @@ def train_generator(
     ] = False,
     with_look: Annotated[bool, typer.Option("--with-look", help="Train second paintings along with first ones.")] = False,
     content_target: ContentTarget = None,
-    cache: Annotated[int | None, typer.Option(metavar="N", help="See so many style crops once and keep their statistics.")] = None,
+    cache: Annotated[int | None, typer.Option(metavar="N", min=0, help="See so many style crops once and keep their statistics.")] = None,
     style_size: StyleSize = None,
     works: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Further style pictures, larger than the pack's.", show_default=False)
@@ -276,7 +282,9 @@ def train_library(
     ] = None,
     judge: Judging = None,
     teacher: JudgesFolder = None,
-    content_weight: Annotated[float | None, typer.Option(metavar="N", help="What the content weighs in tuning.")] = None,
+    content_weight: Annotated[
+        float | None, typer.Option(metavar="N", min=0.0, max=100.0, help="What the content weighs in tuning.")
+    ] = None,
     steps: Steps = None,
     learning_rate: LearningRate = None,
     minutes: Minutes = None,

@@ -31,11 +31,16 @@ def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = N
     if not source.exists():
         raise InputError(f"no training pictures at {source}; give a folder or a tar file of pictures")
     pictures: list[Tensor] = []
-    for index, data in enumerate(_members(source)):
+    for index, (name, data) in enumerate(_members(source)):
         if (index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) != held_out:
             continue
-        with Image.open(io.BytesIO(data)) as im:
-            array = np.asarray(im.convert("RGB"))
+        try:
+            with Image.open(io.BytesIO(data)) as im:
+                array = np.asarray(im.convert("RGB"))
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders meet a damaged file with any of a dozen
+            raise InputError(f"{name} is damaged or not a picture; get a whole copy of it or take it out") from error
         pictures.append(torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous())
         if limit is not None and len(pictures) >= limit:
             break
@@ -44,16 +49,20 @@ def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = N
     return pictures
 
 
-def _members(source: Path) -> Iterator[bytes]:
+def _members(source: Path) -> Iterator[tuple[str, bytes]]:
+    """What messages call it, and the content of each file."""
     if source.is_dir():
         for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES):
-            yield path.read_bytes()
+            yield str(path), path.read_bytes()
         return
-    with tarfile.open(source) as tar:
-        for member in tar:
-            file = tar.extractfile(member) if member.name.lower().endswith(PICTURE_SUFFIXES) else None
-            if file is not None:
-                yield file.read()
+    try:
+        with tarfile.open(source) as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.name.lower().endswith(PICTURE_SUFFIXES) else None
+                if file is not None:
+                    yield f"{member.name} in {source}", file.read()
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{source} is damaged or not a tar file; give a folder or a tar file of pictures") from error
 
 
 class Crops:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from scumble.cascade import OWN
+from scumble.engine import EYE_MULTIPLE
+from scumble.errors import in_range
 from scumble.fusion import Moments, affine
 from scumble.fusion import moments as measure
 from scumble.nets.decoder import Decoder
@@ -26,6 +28,7 @@ from scumble.train.eye import SETS
 from scumble.train.generator import STYLE_ZOOM
 from scumble.train.judge import Balance, Judge, grid_loss, moments, style_distance
 from scumble.train.loop import Recipe, fit, seeded
+from scumble.train.settings import at_least, on_device, sides
 
 RECIPE = Recipe(steps=2500, learning_rate=2e-3, warm_up=30, ema=0.995)
 CASCADE = Recipe(steps=3500, learning_rate=1e-3, warm_up=50, ema=0.995)
@@ -56,6 +59,9 @@ def train_decoder(
 
     ``level`` trains that block alone, the others as they are in ``start``; None trains all.
     """
+    on_device(device)
+    sides(EYE_MULTIPLE, size=size)
+    at_least(2, batch=batch)  # half as many are fused
     pictures = Crops([p for n in SETS for p in read_pictures(pack / n)], device)
     held = Crops([p for n in SETS for p in read_pictures(pack / n, held_out=True, limit=16)], device)
     eye = eye.to(device).eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -164,6 +170,11 @@ def train_cascade(
         content_target: the content distance to hold, see :class:`~scumble.train.judge.Balance`.
         bfloat16: networks (not losses, nor what is fused) in bfloat16.
     """
+    on_device(device)
+    sides(EYE_MULTIPLE, size=size)
+    sides(style_size=style_size)
+    at_least(2, batch=batch)  # one in every third is left unfused
+    in_range("content-target", content_target, 0, 10)
     last = torch.channels_last
     contents = Crops(read_pictures(pack / "content.tar"), device)
     works = Crops([p for n in SETS[1:] for p in read_pictures(pack / n)], device)

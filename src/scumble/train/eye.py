@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scumble.nets.eye import LEVELS, Eye, Heads
 from scumble.train.data import Crops, read_pictures
 from scumble.train.loop import Recipe, fit, seeded, step_generator
+from scumble.train.settings import at_least, on_device, sides
 from scumble.train.teacher import Teacher
 
 RECIPE = Recipe(steps=2400, learning_rate=3e-3, warm_up=30, ema=0.99)
@@ -69,6 +70,10 @@ def train_eye(
     The exact teacher costs more than the pupil's own training, so ``cache`` crops can have their targets computed once and
     kept (2.5 MB each at 144 px, half precision). On a GPU 0, fresh crops in every step, is the better choice.
     """
+    on_device(device)
+    sides(size=size)
+    at_least(1, batch=batch)
+    at_least(0, cache=cache)
     crops = Crops([p for n in SETS for p in read_pictures(pack / n)], device)
     held = Crops([p for n in SETS for p in read_pictures(pack / n, held_out=True, limit=20)], device)
     teacher = Teacher(teacher_folder).to(device)

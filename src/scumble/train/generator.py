@@ -18,10 +18,11 @@ from scumble.engine import EYE_MULTIPLE
 from scumble.errors import UsageError, in_range
 from scumble.nets.eye import Eye
 from scumble.nets.finish import Autocovariance, autocovariances, finish, joined, narrow
-from scumble.nets.generator import MARGIN, Generator, Shape
+from scumble.nets.generator import MARGIN, MULTIPLE, Generator, Shape
 from scumble.train.data import Crops, read_pictures, recolored
 from scumble.train.judge import Balance, Judge, Views, painting_loss
-from scumble.train.loop import Recipe, fit, seeded, step_generator
+from scumble.train.loop import CHECKPOINT, Recipe, fit, seeded, step_generator
+from scumble.train.settings import at_least, on_device, sides
 
 STYLE_ZOOM = (0.7, 1.5)
 """Windows that styles are measured in, relative to ``style_size``: brushes of many widths are seen."""
@@ -165,8 +166,15 @@ def train_generator(
         raise UsageError("--only-beyond and --only-look leave each other nothing to train; give one of them")
     if with_look and (only_beyond or only_look):
         raise UsageError("--with-look trains all of the net, --only-beyond and --only-look a part of it; give one of them")
-    if (only_beyond or only_look) and start is None:
+    one_part = only_beyond or only_look
+    if one_part and start is None:
         raise UsageError("--only-beyond and --only-look are for a generator that paints already: add --go-on")
+    on_device(device)
+    sides(MULTIPLE, size=size)
+    sides(style_size=style_size)
+    at_least(1 if one_part else 2, batch=batch)  # of all of the net's, one in every third batch is asked for itself
+    at_least(0, cache=cache)
+    in_range("content-target", content_target, 0, 10)
     last = torch.channels_last
     eye = eye.to(device).eval().requires_grad_(False).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     watching = Judge.named(judge, teacher_folder, device, bfloat16, eye)
@@ -178,11 +186,10 @@ def train_generator(
     styles = Crops(painted_by_hand, device)
     generator = start or seeded(lambda: Generator(shape), recipe.seed)
     generator = generator.to(device).to(memory_format=last)  # pyright: ignore[reportCallIssue]
-    if start is None:
+    if start is None and not (folder / CHECKPOINT).exists():  # which would overwrite it
         generator.style_mean, generator.style_std = _standardise(eye, styles, style_size)
     # above strength 1 nothing steers it: it stays where that of a net trained to its end came to rest
     balance = Balance(content_target, 0.62 if only_beyond else 0.9 if only_look else 0.4)
-    one_part = only_beyond or only_look
     generator.requires_grad_(not one_part)
     generator.look.requires_grad_(only_look or with_look)  # nothing else makes a second painting
     if only_beyond:

@@ -239,6 +239,7 @@ def motion_loss(painted: Tensor, other: Tensor, moved: tuple[int, int], border: 
     shift-invariant again"). ``border`` pixels, where the padding shows, don't count.
     """
     (rows, columns), (h, w) = moved, painted.shape[2:]
+    border = min(border, h // 4, w // 4)  # of crops of 64 pixels nothing would be left
     top, left = border + max(rows, 0), border + max(columns, 0)
     bottom, right = h - border + min(rows, 0), w - border + min(columns, 0)
     return (painted[:, :, top:bottom, left:right] - other[:, :, top - rows : bottom - rows, left - columns : right - columns]).abs().mean()

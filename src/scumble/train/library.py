@@ -21,6 +21,7 @@ from scumble.train.data import Crops, read_pictures
 from scumble.train.export import generator_id, load_generator, replace_file
 from scumble.train.judge import Judge
 from scumble.train.loop import Recipe
+from scumble.train.settings import on_device
 from scumble.train.tuning import RECIPE, target_of_pictures, tune
 from scumble.weights import FOLDER
 
@@ -72,6 +73,7 @@ def tune_works(
     anew but gone on from; or what it, or without it ``tuned``, holds for ``earlier``, the weights of another one. ``judge`` is one of
     :data:`~scumble.train.judge.JUDGES`, ``settings`` are those of :func:`~scumble.train.tuning.tune`.
     """
+    on_device(device)
     watching = Judge.named(judge, teacher, device, bfloat16)
     photos = Crops(read_pictures(pack / "content.tar"), device)
     tuned.mkdir(parents=True, exist_ok=True)

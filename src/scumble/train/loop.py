@@ -20,10 +20,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from scumble.errors import InputError, in_range, whole
+from scumble.train.settings import at_least
+
 log = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
 LossOf = Callable[[nn.Module, torch.Generator, int], tuple[Tensor, Mapping[str, Tensor | float]]]
+CHECKPOINT = "checkpoint.pt"
+"""In the folder of a training: what it goes on from."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class Recipe:
     """Stop (with a checkpoint) when this much time has passed in this session."""
     checkpoint_seconds: float = 60.0
     log_every: int = 20
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=whole("steps", self.steps))
+        at_least(0, seed=whole("seed", self.seed), minutes=self.minutes)
+        in_range("learning-rate", self.learning_rate, 0, 1)
 
 
 def rate(recipe: Recipe, step: int) -> float:
@@ -134,16 +144,25 @@ def fit(
 
 
 def _resume(folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, memory: dict[str, float]) -> int:
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT
     if not path.exists():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    memory.update(state.get("memory", {}))
-    log.info("resumed %s at step %d", path, state["step"])
-    return int(state["step"])
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        step = int(state["step"])
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        memory.update(state.get("memory", {}))
+        # parameters are counted and not looked at: one part of a net would go on with the moments of another that has as many
+        if any(s["exp_avg"].shape != p.shape for p, s in optimizer.state.items()):
+            raise ValueError("moments of other parameters")
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # PyTorch meets a damaged file with any of a dozen, and other nets and optimisers with more
+        raise InputError(f"{path} is damaged, or of a training with other settings; remove it or give another --out") from error
+    log.info("resumed %s at step %d", path, step)
+    return step
 
 
 def _save(
@@ -155,7 +174,7 @@ def _save(
     step: int,
     recipe: Recipe,
 ) -> None:
-    part = folder / "checkpoint.pt.part"
+    part = folder / f"{CHECKPOINT}.part"
     state = {
         "model": model.state_dict(),
         "average": average.state_dict(),
@@ -165,7 +184,7 @@ def _save(
         "recipe": asdict(recipe),
     }
     torch.save(state, part)
-    part.replace(folder / "checkpoint.pt")
+    part.replace(folder / CHECKPOINT)
 
 
 def _keep_best(folder: Path, model: nn.Module, score: float) -> None:
@@ -182,9 +201,27 @@ def _keep_best(folder: Path, model: nn.Module, score: float) -> None:
 def _log(folder: Path, step: int, seconds: float, numbers: Mapping[str, float], name: str = "log.csv") -> None:
     log.info("step %d  %.0f s  %s", step, seconds, "  ".join(f"{k} {v:.4g}" for k, v in numbers.items()))
     path = folder / name
-    new = not path.exists()
+    row = {"step": step, "seconds": round(seconds, 1)} | {k: f"{v:.6g}" for k, v in numbers.items()}
+    columns = _columns(path, list(row))
     with path.open("a", newline="") as f:
-        writer = csv.writer(f)
-        if new:
-            writer.writerow(["step", "seconds", *numbers])
-        writer.writerow([step, round(seconds, 1), *(f"{v:.6g}" for v in numbers.values())])
+        csv.DictWriter(f, columns, restval="").writerow(row)
+
+
+def _columns(path: Path, wanted: list[str]) -> list[str]:
+    """The columns of the table at ``path``, which is begun, or written anew with empty cells, where it lacks some that are ``wanted``."""
+    rows: list[list[str]] = []
+    if path.exists():
+        with path.open(newline="") as f:
+            rows = list(csv.reader(f))
+    header, *before = rows or [[]]
+    columns = [*header, *(name for name in wanted if name not in header)]
+    if columns == header:
+        return header
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="") as f:
+        writer = csv.DictWriter(f, columns, restval="")
+        writer.writeheader()
+        # runs begun when the header stayed as the first row had it hold longer rows, which have what is wanted now
+        writer.writerows(dict(zip(header if len(row) <= len(header) else wanted, row, strict=False)) for row in before)
+    part.replace(path)
+    return columns

@@ -16,12 +16,14 @@ from scumble import library
 from scumble.engine import Engine
 from scumble.nets.eye import LEVELS, Eye
 from scumble.nets.finish import finish, of_texture
+from scumble.nets.generator import MULTIPLE
 from scumble.nets.sight import Sight
 from scumble.style import Style
 from scumble.train.data import Crops, read_pictures
 from scumble.train.export import load_generator
 from scumble.train.eye import SETS, channel_scales, correlations
 from scumble.train.loop import Recipe, fit, seeded, step_generator
+from scumble.train.settings import at_least, on_device, sides
 from scumble.train.teacher import Teacher
 
 RECIPE = Recipe(steps=6000, learning_rate=8e-4, warm_up=50, ema=0.995)
@@ -53,6 +55,9 @@ def train_sight(
     Begins with ``start``, or with heads that are least squares on the channels of ``eye``: heads drawn at random have channels that never
     fire, and those never learn.
     """
+    on_device(device)
+    sides(MULTIPLE, size=size)
+    at_least(1, batch=batch)
     crops = Crops([p for n in SETS for p in read_pictures(pack / n)], device)
     held = Crops([p for n in SETS for p in read_pictures(pack / n, held_out=True, limit=20)], device)
     teacher = Teacher(teacher_folder).to(device)

@@ -10,12 +10,22 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scumble.errors import InputError
 
 PLAN = ("1_1", "1_2", "p", "2_1", "2_2", "p", "3_1", "3_2", "3_3", "3_4", "p", "4_1", "4_2", "4_3", "4_4", "p", "5_1")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():  # what safetensors raises then does not know the file
+        raise InputError(f"no teacher networks in {path.parent}; --teacher must name a folder with {path.name}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged or not a safetensors file ({error}); get a whole copy of it") from error
 
 
 class Teacher(nn.Module):
@@ -30,11 +40,8 @@ class Teacher(nn.Module):
     def __init__(self, folder: Path, *, exact: bool = True, padded: bool = True) -> None:
         super().__init__()
         self.exact, self.padded = exact, padded
-        try:
-            full = load_file(folder / "vgg19_to_relu3_4.safetensors") if exact else {}
-            small = load_file(folder / "vgg19_sixteenth_to_relu5_1.safetensors")
-        except FileNotFoundError as e:
-            raise InputError(f"no teacher networks in {folder}; --teacher must name a folder with {Path(str(e.filename)).name}") from e
+        full = _read(folder / "vgg19_to_relu3_4.safetensors") if exact else {}
+        small = _read(folder / "vgg19_sixteenth_to_relu5_1.safetensors")
         for prefix, tensors in (("exact", full), ("small", small)):
             for name, tensor in tensors.items():
                 layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scumble.engine import EYE_MULTIPLE
-from scumble.errors import UsageError
+from scumble.errors import UsageError, in_range
 from scumble.fusion import Moments
 from scumble.nets.finish import narrow, of_texture
-from scumble.nets.generator import Generator
+from scumble.nets.generator import MULTIPLE, Generator
 from scumble.nets.vgg import load_encoder
 from scumble.picture import Picture
 from scumble.style import Style, Tuning, at_reference
@@ -31,6 +31,7 @@ from scumble.train.export import generator_id, load_generator
 from scumble.train.generator import missed_in
 from scumble.train.judge import Balance, Judge, Views, painting_loss
 from scumble.train.loop import Recipe, fit
+from scumble.train.settings import at_least, sides
 
 RECIPE = Recipe(steps=120, learning_rate=5e-3, warm_up=5, ema=0.9, clip=0.0, log_every=20)
 
@@ -85,6 +86,9 @@ def tune(
         earlier: the generator that ``style`` has a tuning for, to go on from that: what is predicted now and what was then may differ.
         progress: called with (steps done, steps in all, loss).
     """
+    sides(MULTIPLE, size=size)
+    at_least(1, batch=batch)
+    in_range("content-weight", content_weight, 0, 100)
     device = judge.device
     painter = load_generator().eval().requires_grad_(False)
     start = _start(style, painter, earlier).to(device) / KEPT

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scumble.errors import InputError
 from scumble.nets.eye import Eye
 from scumble.nets.finish import Autocovariance, autocovariances, finish, narrow
 from scumble.nets.generator import MARGIN, MULTIPLE, Generator
@@ -31,6 +32,19 @@ def paint(generator: Generator, x: Tensor, style: Tensor, wanted: Sequence[Autoc
     return finish(painted, x, narrow(wanted))[0].clamp(0, 1)
 
 
+def _rows(table: Path) -> list[tuple[str, str]]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as f:
+            rows = [(r["content"], r["style"]) for r in csv.DictReader(f)]
+    except KeyError as error:
+        raise InputError(f"{table} has no column {error}; a table of pairs has the columns content and style") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} is not a table in UTF-8 ({error}); give a CSV with the columns content and style") from error
+    if not rows:
+        raise InputError(f"{table} holds no pairs; a table of pairs has the columns content and style, and a row for each")
+    return rows
+
+
 class Pairs:
     """Content and style pictures of a ``pairs.csv`` (columns content, style; files in ``dev/content`` and ``dev/style`` beside it)."""
 
@@ -43,16 +57,17 @@ class Pairs:
             every: take each n-th row of the table.
         """
         self.teacher, self.size, self.paint_side = teacher, size, paint_side
-        with table.open(encoding="utf-8", newline="") as f:
-            self.rows = [(r["content"], r["style"]) for r in csv.DictReader(f)][::every]
+        self.rows = _rows(table)[::every]
         root = table.parent / "dev"
-        self.contents = {c: self._read(root / "content" / f"{c}.jpg") for c, _ in self.rows}
-        self.styles = {s: self._read(root / "style" / f"{s}.jpg") for _, s in self.rows}
+        self.contents = {c: self._read(root / "content" / f"{c}.jpg", table) for c, _ in self.rows}
+        self.styles = {s: self._read(root / "style" / f"{s}.jpg", table) for _, s in self.rows}
         with torch.no_grad():
             self.content_taps = {c: [t.half() for t in self._see(x)[2:4]] for c, x in self.contents.items()}
             self.style_moments = {s: [moments(t) for t in self._see(x)] for s, x in self.styles.items()}
 
-    def _read(self, path: Path) -> Tensor:
+    def _read(self, path: Path, table: Path) -> Tensor:
+        if not path.exists():
+            raise InputError(f"{table} names {path.stem!r}, and there is no {path.absolute()}; put the picture there or take out the row")
         picture = Picture.open(path)
         scale = min(1.0, self.paint_side / (picture.width * picture.height) ** 0.5)
         picture = picture.resized(round(picture.width * scale), round(picture.height * scale))
