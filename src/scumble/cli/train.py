@@ -237,10 +237,12 @@ def train_generator(
     if go_on:
         more |= {"start": export.load_generator(_weights_at(weights, "generator.safetensors")), "warm_steps": 0}
     if pairs is not None and teacher is not None:
+        from scumble.train.settings import on_device
         from scumble.train.teacher import Teacher
         from scumble.train.validation import Pairs
 
-        more["validate"] = Pairs(pairs, Teacher(teacher)).validate
+        on_device(device or "cpu")
+        more["validate"] = Pairs(pairs, Teacher(teacher).to(device or "cpu")).validate
     generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher_folder=teacher, **more)
     if weights is not None:
         export.export_generator(generator, _made(weights))

@@ -49,7 +49,7 @@ class Pairs:
     """Content and style pictures of a ``pairs.csv`` (columns content, style; files in ``dev/content`` and ``dev/style`` beside it)."""
 
     def __init__(self, table: Path, teacher: Teacher, *, size: int = 512, paint_side: int = REFERENCE, every: int = 1) -> None:
-        """Read everything once.
+        """Read everything once, to where the ``teacher`` is.
 
         Args:
             size: side of the squares in which features are compared.
@@ -71,7 +71,7 @@ class Pairs:
         picture = Picture.open(path)
         scale = min(1.0, self.paint_side / (picture.width * picture.height) ** 0.5)
         picture = picture.resized(round(picture.width * scale), round(picture.height * scale))
-        return torch.from_numpy(np.ascontiguousarray(picture.pixels.transpose(2, 0, 1)))[None]
+        return torch.from_numpy(np.ascontiguousarray(picture.pixels.transpose(2, 0, 1)))[None].to(self.teacher.mean.device)
 
     def _see(self, x: Tensor) -> list[Tensor]:
         return self.teacher(F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False))
