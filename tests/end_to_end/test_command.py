@@ -294,7 +294,7 @@ def test_ctrl_c_in_a_refinement_keeps_the_best_so_far(folder, environment, scumb
 @posix
 def test_ctrl_c_elsewhere_ends_at_once(folder, environment):
     os.mkfifo(folder / "pipe.png")
-    arguments = ["stylize", "pipe.png", "-s", "style.png", "-o", "out.png"]
+    arguments = ["stylize", "style.png", "-s", "pipe.png", "-o", "out.png"]
     process = subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     with (folder / "pipe.png").open("wb"):  # which waits until it is read from
         process.send_signal(signal.SIGINT)
