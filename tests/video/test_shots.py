@@ -45,6 +45,28 @@ class TestShots:
     def content(self, k=0):
         return as_float(picture(k))
 
+    @pytest.mark.parametrize("method", ["generator", "adain"])
+    @pytest.mark.parametrize("frames", [6, 40])
+    def test_fades_from_black_and_to_black(self, method, frames, stylizer, styles):
+        """What was measured of black frames was held, and what came after them painted cyan and red."""
+        noise = np.random.default_rng(0)
+        content = self.content()
+
+        def shown(brightness):
+            return np.clip(brightness * content + noise.normal(0, 1 / 255, content.shape), 0, 1).astype(np.float32)
+
+        film = [shown(b) for b in (0, 0, 0, *np.linspace(0, 1, frames), *np.ones(30), *np.linspace(1, 0, frames), 0, 0)]
+        timeline = Timeline.of([(None, styles[0])])
+        cuts, shots = Cuts(), ShotPainter(stylizer, timeline, method=method)
+        painted = [shots(f, k / 24, cuts((f * 255).astype(np.uint8))) for k, f in enumerate(film)]
+        for k in (0, 1, 2, -2, -1):
+            np.testing.assert_array_equal(painted[k], film[k])
+        last = 3 + frames + 29
+        alone = ShotPainter(stylizer, timeline, method=method)(film[last], 0.0, "cut")
+        assert np.abs(painted[last] - alone).mean() < 0.05
+        if frames > SETTLE:
+            assert np.abs(np.diff([p.mean((0, 1)) for p in painted], axis=0)).max() < 0.25  # nothing flashes
+
     @pytest.mark.parametrize("method", ["generator", "adain", "ot"])
     def test_what_is_held_does_not_change_with_the_content(self, method, stylizer, styles):
         shots = ShotPainter(stylizer, Timeline.of([(None, styles[0])]), method=method)

@@ -24,6 +24,7 @@ from scumble.color import keep_color as keep_content_color
 from scumble.errors import UsageError, in_range, unknown
 from scumble.fusion import AffineMap, give_back
 from scumble.grain import grained
+from scumble.pyramid import means
 from scumble.style import REFERENCE, Style, toward
 from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, repeated, resize, seen_of, working_scale
 from scumble.video.frames import Bytes, Floats
@@ -36,6 +37,10 @@ Change = Literal["cut", "drift", "none"]
 
 SETTLE = 8
 """Frames at the start of a shot over which statistics are averaged: one alone may be blurred, or half of a dissolve."""
+
+NOTHING, SOMETHING = 0.03, 0.12
+"""Differences within a frame, of colours in [0, 1], up to which there is nothing in it, and from which on it is painted: see
+:func:`presence`."""
 
 GLIDE = 24
 """Frames over which statistics move on where they have to within a shot: a second, in which nobody sees them move."""
@@ -157,6 +162,16 @@ class Timeline:
         return k, k + 1, (seconds - a) / (b - a)
 
 
+def presence(pixels: Floats) -> float:
+    """How much there is in a frame (H, W, 3), 0 for one colour, as before a fade and after it, to 1 for all that is worth painting.
+
+    By statistics of nothing whatever comes next is far from the mean, and was painted cyan or red; and what is blown up in between is
+    the noise of the camera. Such frames are left as they are, and those of a fade partly.
+    """
+    cells = means(pixels[::4, ::4], 4)
+    return float(np.clip((np.ptp(cells, axis=(1, 2)).max() - NOTHING) / (SOMETHING - NOTHING), 0.0, 1.0))
+
+
 class ShotPainter:
     """Paints frame after frame, statistics held over a shot.
 
@@ -204,10 +219,14 @@ class ShotPainter:
 
     def __call__(self, pixels: Floats, seconds: float, change: Change) -> Floats:
         """Paint (H, W, 3) in [0, 1], shown at ``seconds``, which ``change`` says how to see: same size, same range."""
-        if self.strength == 0:
+        present = presence(pixels)
+        if present == 0 or change == "cut" or not self.hold or (change == "drift" and self._seen < SETTLE):
+            self._begin()  # what drifts at once, as a fade does, has not begun yet
+        if self.strength == 0 or present == 0:
             return pixels
-        if change == "cut" or not self.hold:
-            self._shot, self._seen, self._gliding = {}, 0, 0
+        begun = self._seen > 0
+        if present < 1 and begun:  # what fades out is painted by what it was
+            change = "none"
         self._seen += 1
         height, width, _ = pixels.shape
         factor = working_scale(height, width, self.style_scale)
@@ -221,7 +240,14 @@ class ShotPainter:
             painted = resize(painted, height, width)
             if factor < 1.0:  # as the stylizer does: the content's own finest detail, which the smaller picture could not hold
                 painted = np.clip(painted + (pixels - resize(small, height, width)), 0.0, 1.0)
+        if present < 1:
+            painted = pixels + np.float32(present) * (painted - pixels)
+            if not begun:  # what fades in is not what will be held
+                self._begin()
         return keep_content_color(painted, pixels, self.keep_color)
+
+    def _begin(self) -> None:
+        self._shot, self._seen, self._gliding = {}, 0, 0
 
     def _paint(self, pixels: Floats, shown: Floats, seconds: float, *, drift: bool) -> Floats:
         """Statistics, where they are measured, are those of ``shown``."""
