@@ -216,12 +216,15 @@ class ShotPainter:
         where a drift leads to, the same under ``next/``."""
         self._seen = 0
         self._gliding = 0
+        self._from_nothing = False
+        """Whether the shot came out of black: as long as it still changes then, it has not begun."""
 
     def __call__(self, pixels: Floats, seconds: float, change: Change) -> Floats:
         """Paint (H, W, 3) in [0, 1], shown at ``seconds``, which ``change`` says how to see: same size, same range."""
         present = presence(pixels)
-        if present == 0 or change == "cut" or not self.hold or (change == "drift" and self._seen < SETTLE):
-            self._begin()  # what drifts at once, as a fade does, has not begun yet
+        fading_in = self._from_nothing and self._seen < SETTLE
+        if present == 0 or change == "cut" or not self.hold or (change == "drift" and fading_in):
+            self._begin(from_nothing=present == 0 or fading_in)
         if self.strength == 0 or present == 0:
             return pixels
         begun = self._seen > 0
@@ -243,11 +246,11 @@ class ShotPainter:
         if present < 1:
             painted = pixels + np.float32(present) * (painted - pixels)
             if not begun:  # what fades in is not what will be held
-                self._begin()
+                self._begin(from_nothing=True)
         return keep_content_color(painted, pixels, self.keep_color)
 
-    def _begin(self) -> None:
-        self._shot, self._seen, self._gliding = {}, 0, 0
+    def _begin(self, *, from_nothing: bool) -> None:
+        self._shot, self._seen, self._gliding, self._from_nothing = {}, 0, 0, from_nothing
 
     def _paint(self, pixels: Floats, shown: Floats, seconds: float, *, drift: bool) -> Floats:
         """Statistics, where they are measured, are those of ``shown``."""
@@ -363,12 +366,13 @@ class ShotPainter:
 
     def snapshot(self) -> Snapshot:
         """All that is held, as arrays."""
-        return {**self._shot, "counts": np.array([self._seen, self._gliding])}
+        return {**self._shot, "counts": np.array([self._seen, self._gliding, self._from_nothing])}
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """Go on as if nothing had happened."""
         self._shot = {k: v for k, v in snapshot.items() if k != "counts"}
-        self._seen, self._gliding = (int(n) for n in snapshot["counts"])
+        self._seen, self._gliding, *rest = (int(n) for n in snapshot["counts"])
+        self._from_nothing = any(rest)  # which runs of before did not tell
 
 
 def _between(a: Snapshot, b: Snapshot, share: float) -> Snapshot:
