@@ -7,6 +7,8 @@ from scumble.errors import InputError, UsageError
 from scumble.nets import vgg
 from scumble.nets.eye import LEVELS, Eye
 from scumble.nets.vgg import CONVOLUTIONS, WIDTHS, Vgg, layer_names, load_encoder, parse_spec, resolve_layer
+from scumble.serve import settings
+from scumble.stylizer import ENCODERS
 
 
 def random_weights(architecture, classifier=True):
@@ -189,3 +191,8 @@ def test_eye(tmp_path):
     x = torch.rand(1, 3, 32, 32)
     for a, b in zip(loaded(x), eye(x), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_who_does_without_pytorch_knows_the_same_encoders():
+    assert set(ENCODERS) == {"eye", *CONVOLUTIONS}
+    assert set(settings.ENCODERS) == set(CONVOLUTIONS)

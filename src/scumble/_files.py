@@ -20,6 +20,8 @@ def stream_of(source: Source) -> tuple[BinaryIO, str]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), "the picture"
     if isinstance(source, (str, os.PathLike)):
+        if source == "":  # which Path takes for the working folder
+            raise InputError("an empty path was given; give that of a picture file")
         path = Path(source)
         try:
             stream = path.open("rb")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -115,7 +115,7 @@ class Picture:
         Raises InputError for what can't be read, MissingExtraError for HEIC without ``scumble[heif]``.
         """
         in_range("max-pixels", max_pixels, 1, 1e18)
-        stream, name = _opened(source)
+        stream, name = stream_of(source)
         with stream:
             try:
                 return _picture_of(_formats.read(stream, name, max_pixels), name)
@@ -318,22 +318,16 @@ def as_array(given: ArrayLike, dtype: type[np.generic] | None = None) -> NDArray
 
 def read_size(source: Source) -> tuple[int, int]:
     """(height, width) of a picture file as its pixels are stored, from its header alone; InputError as for ``Picture.open``."""
-    stream, name = _opened(source)
+    stream, name = stream_of(source)
     with stream:
         return _formats.read_size(stream, name)
 
 
 def read_recipe(source: Source) -> dict[str, Any]:
     """The recipe that ``Picture.save`` stored in a picture; InputError if there is none."""
-    stream, name = _opened(source)
+    stream, name = stream_of(source)
     with stream:
         return _formats.read_recipe(stream, name)
-
-
-def _opened(source: Source) -> tuple[BinaryIO, str]:
-    if isinstance(source, str) and not source:  # which Path takes for the working folder
-        raise InputError("an empty path was given; give that of a picture file")
-    return stream_of(source)
 
 
 def _picture_of(raster: Raster, name: str) -> Picture:

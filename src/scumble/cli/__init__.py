@@ -6,6 +6,7 @@ when it runs, so that ``--help`` and ``--version`` answer at once.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -23,6 +24,8 @@ from scumble.errors import ScumbleError, UsageError, unknown
 
 # our matrices are small: on them OpenBLAS' threads wait for each other by spinning, a blend of two styles took five times as long
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+_UNWRITTEN = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EBADF)
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -117,8 +120,9 @@ def _explained(error: Exception) -> tuple[str, int]:
         return _wrong_usage(error), WRONG_USAGE
     if isinstance(error, OSError):
         why = (error.strerror or str(error)).lower()
-        # of what we write ourselves a failure names the file
-        return f"{error.filename}: {why}" if error.filename else f"standard output can't be written ({why}); give it another place", FAILED
+        if error.filename is None and error.errno in _UNWRITTEN:  # where it is a file that we write, its name is told
+            return f"standard output can't be written ({why}); give it another place", FAILED
+        return f"{error.filename}: {why}" if error.filename else why, FAILED
     if isinstance(error, MemoryError):
         return "out of memory; give smaller pictures, --size, or fewer at a time", FAILED
     return f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", FAILED
