@@ -296,7 +296,8 @@ def test_ctrl_c_elsewhere_ends_at_once(folder, environment):
     os.mkfifo(folder / "pipe.png")
     arguments = ["stylize", "style.png", "-s", "pipe.png", "-o", "out.png"]
     process = subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-    with (folder / "pipe.png").open("wb"):  # which waits until it is read from
+    with (folder / "pipe.png").open("wb"):  # which waits until it is opened for reading
+        time.sleep(0.5)  # a signal just before the read would leave it waiting: Python looks at signals before and after
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
     assert process.stderr.read() == ""
