@@ -58,7 +58,7 @@ def save(image: Image.Image, path: Path, limit: int = LIMIT) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
                 return path
-        picture = picture.resized(picture.width * 9 // 10, picture.height * 9 // 10)
+        picture = picture.resized(width=picture.width * 9 // 10, height=picture.height * 9 // 10)
 
 
 def grid(
@@ -92,7 +92,7 @@ def style_title(style: Style) -> str:
 
 def _fitted(picture: Picture, side: int) -> Image.Image:
     factor = min(1.0, side / max(picture.size))
-    return picture.resized(max(1, round(picture.width * factor)), max(1, round(picture.height * factor))).to_pil().convert("RGB")
+    return picture.scaled(factor).to_pil().convert("RGB")
 
 
 def _middle(picture: Picture, side: int) -> Image.Image:

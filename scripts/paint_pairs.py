@@ -36,7 +36,7 @@ def main() -> None:
 
     def seen(path: Path) -> Picture:
         picture = Picture.open(path)
-        return picture.resized(asked.square, asked.square) if asked.square else picture
+        return picture.resized(width=asked.square, height=asked.square) if asked.square else picture
 
     asked.out.mkdir(parents=True, exist_ok=True)
     painter = Stylizer(asked.device)

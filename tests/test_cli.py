@@ -1,6 +1,5 @@
 """The command line from within: what verbs read, write and print. How it behaves as a process: end_to_end/test_command.py."""
 
-import contextlib
 import inspect
 import json
 import os
@@ -70,9 +69,12 @@ def test_asking_loads_nothing_heavy():
     assert not {"numpy", "PIL", "onnxruntime", "torch", "scumble.stylizer"} & set(loaded_by("from scumble.cli import run; run(['--help'])"))
 
 
-def test_the_front_door_has_four_names():
-    assert set(scumble.__all__) - {"__version__"} == {"Picture", "Style", "Stylizer", "stylize"}
-    assert set(scumble.__all__) <= set(dir(scumble))
+def test_the_front_door_has_what_a_program_needs_and_nothing_else():
+    import scumble.engine  # a submodule is an attribute from then on, but none of the names that are offered
+
+    errors = {"InputError", "MissingExtraError", "ScumbleError", "UsageError"}
+    assert set(scumble.__all__) - {"__version__"} == {"Blend", "Mask", "Picture", "Style", "Stylizer", "stylize"} | errors
+    assert {name for name in dir(scumble) if not name.startswith("_")} == set(scumble.__all__) - {"__version__"}
     assert scumble.Picture is Picture
     with pytest.raises(AttributeError, match="no attribute 'Pictures'"):
         scumble.Pictures  # noqa: B018
@@ -118,7 +120,7 @@ def test_help_shows_the_librarys_own_defaults(capsys):
 def test_every_setting_of_the_stylizer_is_an_option(capsys):
     assert run(["stylize", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name in set(inspect.signature(Stylizer.__call__).parameters) - {"self", "content", "style", "progress"}:
+    for name in set(inspect.signature(Stylizer.__call__).parameters) - {"self", "content", "style", "progress", "stop"}:
         assert "--" + name.replace("_", "-") in shown
 
 
@@ -231,17 +233,17 @@ def test_preview_is_a_whole_picture_at_any_time(folder):
     assert Picture.open("n.png").size == (40, 10)
 
 
-def test_a_second_ctrl_c_gives_a_refinement_up_although_that_takes_any_for_the_first():
+def test_the_first_ctrl_c_ends_a_refinement_and_a_second_gives_it_up():
     reporter = Reporter(quiet=True)
-    with pytest.raises(KeyboardInterrupt), reporter.refining():
-        reporter._on_interrupt(2, None)
-        with contextlib.suppress(KeyboardInterrupt):  # as a refinement does
-            reporter._on_interrupt(2, None)
     with pytest.raises(KeyboardInterrupt):
         reporter._on_interrupt(2, None)
-    reporter = Reporter(quiet=True)
     with reporter.refining():
-        reporter._on_interrupt(2, None)  # the first alone ends with what there is
+        reporter.step(3, 25, 0.5)
+        assert not reporter.stop()
+        reporter._on_interrupt(2, None)
+        assert (reporter.stop(), reporter.cut) == (True, 3)
+        with pytest.raises(KeyboardInterrupt):
+            reporter._on_interrupt(2, None)
 
 
 def test_what_is_painted_already_is_no_input_of_a_folder_in_another_style(folder):
@@ -329,19 +331,6 @@ def test_plan_refuses_what_it_can_foresee(folder):
 @pytest.mark.parametrize(("text", "pixels"), [("200M", 200_000_000), ("1.5g", 1_500_000_000), ("64k", 64_000), (7, 7), (" 12 ", 12)])
 def test_pixels_may_have_a_suffix(text, pixels):
     assert parse_pixels(text) == pixels
-
-
-def test_the_first_interrupt_of_a_refinement_is_for_the_next_step():
-    reporter = Reporter(quiet=True)
-    with pytest.raises(KeyboardInterrupt):
-        reporter._on_interrupt(2, None)
-    with reporter.refining():
-        reporter.step(0, 10, 1.0)
-        reporter._on_interrupt(2, None)
-        with pytest.raises(KeyboardInterrupt):
-            reporter.step(1, 10, 1.0)
-    assert reporter.stopping
-    assert reporter.cut == 1
 
 
 def test_an_interrupt_during_the_last_step_cuts_nothing():
@@ -432,6 +421,14 @@ def test_the_doctor_finds_all_well(capsys, monkeypatch):
     assert found["formats"][".jpg"]
     assert found["painting"]["size"] == [256, 256]
     assert found["styles"]["folder"].endswith("own styles")
+
+
+def test_the_doctor_survives_a_library_whose_system_part_is_missing(capsys, monkeypatch, tmp_path):
+    (tmp_path / "pyvips.py").write_text("raise OSError(\"cannot load library 'libvips.so.42'\")\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyvips", raising=False)
+    assert run(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["versions"]["pyvips"] is None
 
 
 def test_the_doctor_names_what_is_broken(capsys, monkeypatch):

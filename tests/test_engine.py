@@ -75,8 +75,10 @@ def test_the_number_of_threads_changes_no_more_than_rounding():
     np.testing.assert_allclose(one, two, atol=1e-4)
 
 
-def test_one_engine_serves_many_threads():
+def test_one_engine_serves_many_threads(monkeypatch):
     engine = Engine("cpu", threads=1)  # nothing loaded yet: loading is part of the race
+    loaded, load = [], Engine._session
+    monkeypatch.setattr(Engine, "_session", lambda self, name: loaded.append(name) or load(self, name))
     pictures = [noise(24, 24, seed) for seed in range(6)]
 
     def work(pixels):
@@ -84,6 +86,7 @@ def test_one_engine_serves_many_threads():
 
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(work, pictures))
+    assert sorted(loaded) == sorted(set(loaded))
     for (painted, decoded), pixels in zip(together, pictures, strict=True):
         expected = work(pixels)
         np.testing.assert_array_equal(painted, expected[0])

@@ -99,7 +99,7 @@ def test_rows_show_what_the_whole_shows(tmp_path):
 def test_reduced_is_the_whole_made_smaller(tmp_path):
     path = photo(tmp_path, height=400, width=700)
     reduced = Source(path).reduced(100, 175)
-    assert np.abs(reduced.pixels - Picture.open(path).resized(175, 100).pixels).max() < 3 / 255
+    assert np.abs(reduced.pixels - Picture.open(path).resized(width=175, height=100).pixels).max() < 3 / 255
 
 
 def brush(painter, detail, memory):

@@ -90,7 +90,7 @@ def test_settings_apply_in_order_size_feather_invert():
     array = np.zeros((8, 8), np.uint8)
     array[:, 4:] = 255
     mask = Mask.from_array(array, (16, 24), feather=3.0, invert=True)
-    expected = Mask.from_array(array).resized(16, 24).feathered(3.0).inverted()
+    expected = Mask.from_array(array).resized(height=16, width=24).feathered(3.0).inverted()
     np.testing.assert_array_equal(mask.weights, expected.weights)
     np.testing.assert_array_equal(Mask.open(png(array), (16, 24), feather=3.0, invert=True).weights, expected.weights)
 
@@ -108,7 +108,7 @@ def test_nobody_else_can_write_to_a_mask():
     weights = np.full((4, 5), 0.25, np.float32)
     masks = [Mask(weights)]
     weights[:] = -3.0
-    masks += [pickle.loads(pickle.dumps(masks[0])), copy.deepcopy(masks[0]), masks[0].resized(3, 3), masks[0].feathered(2.0)]
+    masks += [pickle.loads(pickle.dumps(masks[0])), copy.deepcopy(masks[0]), masks[0].resized(height=3, width=3), masks[0].feathered(2.0)]
     for mask in masks:
         np.testing.assert_allclose(mask.weights, 0.25, atol=1e-6)
         with pytest.raises(ValueError, match="WRITEABLE"):
@@ -125,7 +125,7 @@ def test_nobody_else_can_write_to_a_mask():
         (lambda: Mask.from_array(np.ones((2, 2)), size=5), r"size must be \(height, width\); got 5"),
         (lambda: Mask.from_array(np.ones((2, 2)), size=(1, 2, 3)), r"size must be \(height, width\); got \(1, 2, 3\)"),
         (lambda: Mask.from_array(np.ones((2, 2)), size=(3.5, 4)), "height must be a whole number; got 3.5"),
-        (lambda: soft(0).resized(3, "4"), "width must be a whole number; got '4'"),
+        (lambda: soft(0).resized(height=3, width="4"), "width must be a whole number; got '4'"),
     ],
 )
 def test_what_is_of_a_wrong_kind(attempt, message):
@@ -159,11 +159,11 @@ def test_other_arrays_are_refused(array, message):
 
 def test_shrinking_averages():
     checkerboard = (np.indices((64, 64)).sum(axis=0) % 2).astype(np.float32)
-    np.testing.assert_allclose(Mask(checkerboard).resized(8, 8).weights, 0.5, atol=0.01)
+    np.testing.assert_allclose(Mask(checkerboard).resized(height=8, width=8).weights, 0.5, atol=0.01)
 
 
 def test_resizing_does_not_overshoot_and_keeps_flat_areas_flat():
-    grown = step().resized(27, 240).weights
+    grown = step().resized(height=27, width=240).weights
     assert (np.diff(grown, axis=1) >= 0).all()
     assert grown[0, 0] == 0.0
     assert grown[-1, -1] == 1.0
@@ -174,7 +174,7 @@ def test_resizing_does_not_overshoot_and_keeps_flat_areas_flat():
 def test_any_size_becomes_any_other(seed, sizes):
     h, w, height, width = sizes
     mask = soft(seed, h, w)
-    out = mask.resized(height, width)
+    out = mask.resized(height=height, width=width)
     assert out.weights.shape == (height, width)
     assert out.weights.dtype == np.float32
     assert mask.weights.min() - 1e-6 <= out.weights.min()
@@ -183,9 +183,9 @@ def test_any_size_becomes_any_other(seed, sizes):
 
 def test_the_same_size_is_the_same_mask():
     mask = soft(0)
-    assert mask.resized(20, 30) is mask
+    assert mask.resized(height=20, width=30) is mask
     with pytest.raises(UsageError, match="at least 1×1; got 5×0"):
-        mask.resized(0, 5)
+        mask.resized(height=0, width=5)
 
 
 # feather
@@ -327,7 +327,7 @@ def test_wrong_layers_say_which_and_how_to_help():
     with pytest.raises(UsageError, match=r"layer 2 must have the shape of the base \(20, 30, 3\); got \(20, 29, 3\)"):
         composite(base, [(base, soft(0)), (base[:, :29], soft(0))])
     with pytest.raises(
-        UsageError, match=r"the mask of layer 1 must be 30×20 like the base; got 20×30: resize it with mask.resized\(20, 30\)"
+        UsageError, match=r"the mask of layer 1 must be 30×20 like the base; got 20×30: resize it with mask.resized\(height=20, width=30\)"
     ):
         composite(base, [(base, soft(0, 30, 20))])
     with pytest.raises(UsageError, match=r"base must be \(height, width, 3\); got \(20, 30\)"):

@@ -238,7 +238,9 @@ def test_large_pictures_are_measured_at_the_size_of_styles(engine, monkeypatch):
     style = Style.from_image(picture(20, 20, seed=5), engine=engine)
     painted, content = picture(96, 64, 1), picture(96, 64, 2)
     monkeypatch.setattr(style_module, "REFERENCE", 39.2)  # 96 x 64 pixels shrink by half
-    assert score(painted, content, style, engine) == score(painted.resized(32, 48), content.resized(32, 48), style, engine)
+    assert score(painted, content, style, engine) == score(
+        painted.resized(width=32, height=48), content.resized(width=32, height=48), style, engine
+    )
 
 
 def test_content_may_have_another_size_but_not_another_shape(engine):

@@ -803,7 +803,7 @@ def test_broken_profiles_are_ignored_with_a_warning(profile, caplog):
 def test_resizing_and_formats_without_profiles_keep_the_right_colours():
     array = np.broadcast_to(np.array([255, 40, 30], np.uint8), (32, 32, 3)).copy()
     picture = Picture.open(file_of(Image.fromarray(array), "PNG", icc_profile=P3))
-    small = picture.resized(9, 7)
+    small = picture.resized(width=9, height=7)
     assert small.size == (7, 9) and differs(pil(small.encode("PNG")), array[:7, :9]) <= 1
     assert differs(pil(picture.encode("BMP")), picture.to_array()) == 0
 
@@ -934,11 +934,11 @@ def test_painting_keeps_alpha_and_metadata_and_checks_size_and_numbers():
 
 def test_resizing_is_antialiased():
     checker = Picture.from_array((np.indices((64, 64)).sum(axis=0) % 2).astype(bool))
-    assert np.allclose(checker.resized(8, 8).pixels, 0.5, atol=0.02)
-    assert checker.resized(1, 4000).size == (4000, 1)
+    assert np.allclose(checker.resized(width=8, height=8).pixels, 0.5, atol=0.02)
+    assert checker.resized(width=1, height=4000).size == (4000, 1)
     with pytest.raises(UsageError, match="at least 1 x 1 pixels; got 0 x 5"):
-        checker.resized(0, 5)
-    cut = Picture.from_array(noise(8, 8, 4)).resized(5, 3)
+        checker.resized(width=0, height=5)
+    cut = Picture.from_array(noise(8, 8, 4)).resized(width=5, height=3)
     assert cut.alpha.shape == (3, 5)
 
 

@@ -164,9 +164,9 @@ WHITE = np.ones((2, 2, 3), np.float32)
 @pytest.mark.parametrize(
     ("attempt", "told"),
     [
-        (lambda: PICTURE.resized(3.5, 4), "width must be a whole number; got 3.5"),
-        (lambda: PICTURE.resized("a", 3), "width must be a whole number; got 'a'"),
-        (lambda: PICTURE.resized(3, float("nan")), "height must be a whole number; got nan"),
+        (lambda: PICTURE.resized(width=3.5, height=4), "width must be a whole number; got 3.5"),
+        (lambda: PICTURE.resized(width="a", height=3), "width must be a whole number; got 'a'"),
+        (lambda: PICTURE.resized(width=3, height=float("nan")), "height must be a whole number; got nan"),
         (lambda: PICTURE.encode(None), f"a picture format must be one of {', '.join(SUFFIXES)}; got None"),
         (lambda: PICTURE.save(None), "a picture is saved under a path; got None"),
         (lambda: PICTURE.with_pixels("x"), "an array must be made of numbers in rows of equal length; got str"),

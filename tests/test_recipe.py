@@ -283,6 +283,7 @@ def test_what_changed_is_named_when_the_bits_differ(painted, folder, capsys):
         ({"styles": 3}, "the recipe in changed.png is damaged"),
         ({"settings": None}, "the recipe in changed.png is damaged"),
         ({"content": {}}, "the recipe in changed.png is damaged"),
+        ({"settings": {"glitter": 1}}, "changed.png was painted with a setting that Scumble .* does not know: glitter"),
         ({"interrupted": 7}, "changed.png is where a refinement was interrupted"),
     ],
 )

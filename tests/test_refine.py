@@ -145,27 +145,28 @@ def test_inputs_are_left_alone(eye, style):
     assert not any(p.requires_grad or p.grad is not None for p in eye.parameters())
 
 
-def test_interruption_returns_the_best_so_far(eye, style):
+def test_stopped_it_returns_the_best_so_far(eye, style):
     content, losses = picture(32, 32), []
-
-    def stop(step, steps, loss):
-        losses.append(loss)
-        if step == 5:
-            raise KeyboardInterrupt
-
-    out = refine(content, content, style, eye, steps=1000, progress=stop)
+    out = refine(
+        content, content, style, eye, steps=1000, progress=lambda step, steps, loss: losses.append(loss), stop=lambda: len(losses) == 6
+    )
     assert (out.interrupted, out.steps, out.loss) == (True, 5, min(losses))
     assert not np.array_equal(out.pixels, content)
 
 
-def test_interruption_before_the_first_step_returns_what_was_painted(eye, style):
-    def stop(step, steps, loss):
-        raise KeyboardInterrupt
-
+def test_stopped_before_the_first_step_it_returns_what_was_painted(eye, style):
     painted = picture(32, 32, seed=1)
-    out = refine(painted, picture(32, 32), style, eye, steps=25, fit=False, progress=stop)
+    out = refine(painted, picture(32, 32), style, eye, steps=25, fit=False, stop=lambda: True)
     assert out.interrupted
     np.testing.assert_allclose(out.pixels, painted, atol=1e-6)
+
+
+def test_ctrl_c_is_the_callers_own(eye, style):
+    def interrupt(step, steps, loss):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # else a loop over pictures could not be stopped
+        refine(picture(32, 32), picture(32, 32), style, eye, steps=3, progress=interrupt)
 
 
 @pytest.mark.filterwarnings("error")

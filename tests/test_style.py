@@ -39,7 +39,7 @@ def test_a_style_is_five_levels() -> None:
 
 
 def test_large_pictures_are_measured_at_the_reference() -> None:
-    large = picture(0).resized(2000, 500)
+    large = picture(0).resized(width=2000, height=500)
     reduced = at_reference(large)
     assert reduced.width * reduced.height == pytest.approx(REFERENCE**2, rel=0.01)
     assert at_reference(picture(0)).pixels.shape == (48, 64, 3)
@@ -52,7 +52,7 @@ def test_a_file_holds_the_style_to_float32_in_100_kilobytes(tmp_path: Path) -> N
     loaded = Style.load(path)
     assert loaded.name == "squares"
     assert same(loaded, style, 1e-6)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         style.save(path)
     style.save(path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["squares.style"]

@@ -27,7 +27,7 @@ def photograph(height: int, width: int) -> Picture:
 
 def astronaut(side: int) -> Picture:
     data = pytest.importorskip("skimage.data", reason="the photograph comes with scikit-image")
-    return Picture.from_array(data.astronaut()).resized(side, side)
+    return Picture.from_array(data.astronaut()).resized(width=side, height=side)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_kept_colours_are_the_contents(style: Style) -> None:
 def test_the_brush_is_as_wide_at_any_resolution(style: Style) -> None:
     """512 and 2048 pixels of one photograph, painted with the same style scale, look the same at 512."""
     small, large = (painter(astronaut(side), style, style_scale=1.0) for side in (512, 2048))
-    assert metrics.ssim(small.pixels, large.resized(512, 512).pixels) >= 0.9
+    assert metrics.ssim(small.pixels, large.resized(width=512, height=512).pixels) >= 0.9
 
 
 def test_working_scale() -> None:
@@ -305,6 +305,28 @@ def test_numbers_can_be_numpys(style: Style) -> None:
     assert painted.size == (12, 24)
 
 
+def test_a_style_is_stretched_to_its_own_shape_turned(style: Style) -> None:
+    content, work = photograph(80, 60), photograph(60, 80)
+    by_hand = painter(content, work.resized(width=60, height=80))
+    assert np.array_equal(painter(content, work, style_fit="stretch").pixels, by_hand.pixels)
+
+
+def test_encoders_are_named_in_any_case_and_the_eye_without_layers(style: Style) -> None:
+    small = photograph(16, 24)
+    assert np.array_equal(painter(small, style, encoder=" EYE").pixels, painter(small, style).pixels)
+    with pytest.raises(UsageError, match="the encoder 'eye' has no layers to choose; got 'eye:relu1_1'"):
+        painter(small, style, encoder="eye:relu1_1")
+
+
+def test_a_refinement_ends_where_it_is_told_to(style: Style) -> None:
+    pytest.importorskip("torch")
+    done: list[int] = []
+    painter(photograph(16, 24), style, steps=100, progress=lambda step, *_: done.append(step), stop=lambda: len(done) == 3)
+    assert done == [0, 1, 2]
+    with pytest.raises(UsageError, match="stop must be a function; got int"):
+        painter(photograph(16, 24), style, stop=3)  # type: ignore[arg-type]
+
+
 def test_misspelt_styles() -> None:
     with pytest.raises(UsageError, match="unknown style 'great-wvae'; did you mean 'great-wave'"):
         painter(photograph(8, 8), "great-wvae")
@@ -318,7 +340,7 @@ def test_a_style_can_be_stretched_to_the_pictures_shape(tmp_path, more) -> None:
     (tmp_path / "manner").mkdir()
     work.save(tmp_path / "manner" / "one.png")
     work = Picture.open(tmp_path / "manner" / "one.png")
-    by_hand = painter(content, work.resized(83, 52), **more).pixels  # 40 : 64, and 72 x 60 pixels as before
+    by_hand = painter(content, work.resized(width=83, height=52), **more).pixels  # 40 : 64, and 72 x 60 pixels as before
     for source in (work, tmp_path / "manner" / "one.png", tmp_path / "manner"):
         assert np.array_equal(painter(content, source, style_fit="stretch", **more).pixels, by_hand)
     assert np.abs(painter(content, work, **more).pixels - by_hand).max() > 1 / 255

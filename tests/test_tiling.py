@@ -156,8 +156,8 @@ def test_a_reduced_result_is_the_small_painting(detail):
     content = Picture.from_array(scene(900, 900))
     painter = Stylizer("cpu", threads=2)
     out = painter(content, "starry-night", style_scale=4, detail=detail)
-    preview = painter(content.resized(180, 180), "starry-night", style_scale=4)
-    assert np.abs(out.resized(180, 180).pixels - preview.pixels).mean() < 0.01
+    preview = painter(content.resized(width=180, height=180), "starry-night", style_scale=4)
+    assert np.abs(out.resized(width=180, height=180).pixels - preview.pixels).mean() < 0.01
 
 
 def test_painted_detail_is_painted(engine):

@@ -12,7 +12,7 @@ from PIL import Image
 from scumble import Picture, Style, Stylizer, library, tiling, weights
 from scumble.cli import run
 from scumble.engine import Engine
-from scumble.errors import UsageError
+from scumble.errors import InputError, UsageError
 from scumble.style import Blend, Tuning, blended_tuning
 
 torch = pytest.importorskip("torch", reason="tuning needs the torch extra")
@@ -35,7 +35,7 @@ def stylizer() -> Stylizer:
 @pytest.fixture(scope="module")
 def photo() -> Picture:
     rng = np.random.default_rng(0)
-    return Picture.from_array(rng.uniform(size=(12, 16, 3)).astype(np.float32)).resized(160, 120)
+    return Picture.from_array(rng.uniform(size=(12, 16, 3)).astype(np.float32)).resized(width=160, height=120)
 
 
 def tuned(style: Style, engine: Engine, seed: int = 0, size: float = 0.2) -> Style:
@@ -122,13 +122,24 @@ def test_a_blend_is_tuned_by_the_mean(stylizer: Stylizer, quick: bool) -> None:
     np.testing.assert_allclose(half.offset, 0.5 * one.tuning.offset, atol=1e-3)
     stale = replace(two, tuning=Tuning(two.tuning.offset, "0123456789abcdef"))
     assert blended_tuning([(1.0, plain), (1.0, plain)]) is None
-    np.testing.assert_allclose(blended_tuning([(1.0, one), (1.0, stale)]).offset, 0.5 * one.tuning.offset, atol=1e-3)  # pyright: ignore[reportOptionalMemberAccess]
+    for terms in ([(2.0, one), (1.0, stale)], [(1.0, stale), (2.0, one)], [(0.0, stale), (1.0, one)]):
+        got = blended_tuning(terms)
+        assert got is not None and got.generator == one.tuning.generator  # whichever comes first
+        share = np.float32(terms[0][0] if terms[0][1] is one else terms[1][0]) / np.float32(sum(weight for weight, _ in terms))
+        np.testing.assert_allclose(got.offset, share * one.tuning.offset, atol=1e-3)
+    assert blended_tuning([(0.0, one), (1.0, plain)]) is None
+
+
+def test_a_tuning_of_another_length_is_refused(stylizer: Stylizer, photo: Picture) -> None:
+    short = Tuning(np.zeros(7, np.float16), stylizer.engine.generator_id)
+    with pytest.raises(InputError, match="tuning of 7 numbers is none of this generator's; tune the style again"):
+        stylizer(photo, replace(Style.named(NAME), tuning=short))
 
 
 def test_all_who_paint_use_it(tmp_path: Path, stylizer: Stylizer, photo: Picture) -> None:
     plain = replace(Style.named(NAME), tuning=None)
     style = tuned(plain, stylizer.engine)
-    photo = photo.resized(176, 132)  # exported, the finish has all of its scales, which smaller pictures have not
+    photo = photo.resized(width=176, height=132)  # exported, the finish has all of its scales, which smaller pictures have not
     painted = stylizer(photo, style, quality="draft").pixels
     moved = np.abs(painted - stylizer(photo, plain, quality="draft").pixels).mean()
     local = tiling.freeze(stylizer.engine, photo.pixels, style, sweeps=lambda tile: tiling.sweep_over(photo.pixels, tile), memory=1e9)
@@ -197,7 +208,7 @@ def test_a_tuning_for_earlier_weights_is_gone_on_from(stylizer: Stylizer, photo:
 
 def test_a_target_of_the_style_is_what_the_eye_sees_of_the_picture() -> None:
     rng = np.random.default_rng(1)
-    picture = Picture.from_array(rng.uniform(size=(12, 12, 3)).astype(np.float32)).resized(96, 96)
+    picture = Picture.from_array(rng.uniform(size=(12, 12, 3)).astype(np.float32)).resized(width=96, height=96)
     of_style, of_picture = tuning.target_of_style(Style.from_image(picture)), tuning.target_of_pictures(Judge.named("eye"), [picture])
     for (mean, second), (mean2, second2) in zip(of_style, of_picture, strict=True):
         assert float((mean - mean2).norm() / mean.norm()) < 1e-3
@@ -250,7 +261,7 @@ def test_the_command_practises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("SCUMBLE_STYLES", "own")
     photo.save("style.png")
     Path("photos").mkdir()
-    photo.resized(96, 72).save("photos/a.png")
+    photo.resized(width=96, height=72).save("photos/a.png")
     assert run(["styles", "add", "plain", "style.png"]) == 0
     assert run(["styles", "add", "mine", "style.png", "--tune", "--photos", "photos", "--steps", "2"]) == 0
     plain, mine = Style.named("plain"), Style.named("mine")

@@ -34,9 +34,9 @@ def stream_of(source: Source) -> tuple[BinaryIO, str]:
         except IsADirectoryError:
             raise InputError(f"{path} is a folder; give a picture file") from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
-            if path.is_dir():  # what Windows calls a denied permission
-                raise InputError(f"{path} is a folder; give a picture file") from None
             if isinstance(error, PermissionError):
+                if path.is_dir():  # what Windows calls a denied permission
+                    raise InputError(f"{path} is a folder; give a picture file") from None
                 raise InputError(f"{path} may not be read; change its permissions") from None
             raise InputError(f"{str(path)!r} cannot be read ({reason(error)}); check the path") from error
     if not hasattr(source, "read"):
@@ -48,6 +48,14 @@ def stream_of(source: Source) -> tuple[BinaryIO, str]:
     if not isinstance(data, bytes):
         raise UsageError("a file object must be opened in binary mode ('rb')")
     return io.BytesIO(data), "the picture"
+
+
+def is_there(path: Path) -> bool:
+    """As ``path.exists()``, which raises for a name that is too long to be one."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def reason(error: Exception) -> str:

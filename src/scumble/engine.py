@@ -7,6 +7,7 @@ a multiple of its stride) is added and taken away here.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import finish, guided
-from scumble.errors import UsageError, one_of, whole
+from scumble.errors import InputError, UsageError, one_of, whole
 from scumble.weights import weight_path
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Engine:
         if threads is not None and whole("threads", threads) < 1:
             raise UsageError(f"threads must be at least 1; got {threads}")
         self.device = device
+        self._nets: dict[str, onnxruntime.InferenceSession] = {}
+        self._loading = threading.Lock()
         if device not in ("auto", "cpu"):
             self._providers()  # or say at once that there is none
         # threads wait for each other by spinning: more of them than cores take many times as long, and thousands never end
@@ -78,6 +81,9 @@ class Engine:
         """Without the nets, which are no data: a copy, or another process, loads its own."""
         return {"device": self.device, "threads": self.threads, "alone": self.alone}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _nets={}, _loading=threading.Lock())
+
     def _providers(self) -> list[str]:
         import onnxruntime as ort
 
@@ -89,6 +95,14 @@ class Engine:
                 f"{', '.join(k for k, v in DEVICES.items() if v in available)}; for CUDA install onnxruntime-gpu in place of onnxruntime"
             )
         return [DEVICES[device], DEVICES["cpu"]] if device != "cpu" else [DEVICES["cpu"]]
+
+    def _net(self, name: str) -> onnxruntime.InferenceSession:
+        """Loaded once, also when several threads want it at the same moment."""
+        if name not in self._nets:
+            with self._loading:
+                if name not in self._nets:
+                    self._nets[name] = self._session(name)
+        return self._nets[name]
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
         import onnxruntime as ort
@@ -107,48 +121,18 @@ class Engine:
         if options.enable_cpu_mem_arena:
             _open_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")
-        return ort.InferenceSession(os.fspath(weight_path(name)), options, providers=self._providers())
-
-    @cached_property
-    def _eye(self) -> onnxruntime.InferenceSession:
-        return self._session("eye.onnx")
-
-    @cached_property
-    def _decoders(self) -> dict[int, onnxruntime.InferenceSession]:
-        return {}
-
-    @cached_property
-    def _generator(self) -> onnxruntime.InferenceSession:
-        return self._session("generator.onnx")
-
-    @cached_property
-    def _modulator(self) -> onnxruntime.InferenceSession:
-        return self._session("modulator.onnx")
+        return ort.InferenceSession(os.fspath(weight_path(f"{name}.onnx")), options, providers=self._providers())
 
     def eye(self, pixels: Array) -> list[Array]:
         """Picture (H, W, 3) in [0, 1] -> relu1_1 … relu5_1, (C_k, ⌈H/16⌉·16 / 2^(k-1), …): its edge is repeated up to a multiple of 16."""
         height, width, _ = pixels.shape
         below, right = -height % EYE_MULTIPLE, -width % EYE_MULTIPLE
         padded = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else pixels
-        return [t[0] for t in _run(self._eye, {"pixels": np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)})]
+        return [t[0] for t in _run(self._net("eye"), {"pixels": np.ascontiguousarray(padded.transpose(2, 0, 1)[None], np.float32)})]
 
     def decode(self, level: int, features: Array) -> Array:
         """One block of the decoder: tap ``level`` (C_k, h, w) -> the one above (C_{k-1}, 2h, 2w); level 1 -> RGB (3, h, w), not clipped."""
-        if level not in self._decoders:
-            self._decoders[level] = self._session(f"decoder{level}.onnx")
-        return _run(self._decoders[level], {"features": features[None]})[0][0]
-
-    @cached_property
-    def _raise(self) -> onnxruntime.InferenceSession:
-        return self._session("finish_raise.onnx")
-
-    @cached_property
-    def _filter(self) -> onnxruntime.InferenceSession:
-        return self._session("finish_filter.onnx")
-
-    @cached_property
-    def _products(self) -> onnxruntime.InferenceSession:
-        return self._session("finish_products.onnx")
+        return _run(self._net(f"decoder{level}"), {"features": features[None]})[0][0]
 
     @cached_property
     def norms(self) -> tuple[int, ...]:
@@ -156,17 +140,17 @@ class Engine:
 
         A statistics vector is mean and variance place by place, so it has twice their sum, and then the finish's filters.
         """
-        return tuple(int(c) for c in self._generator.get_modelmeta().custom_metadata_map["norms"].split())
+        return tuple(int(c) for c in self._net("generator").get_modelmeta().custom_metadata_map["norms"].split())
 
     @cached_property
     def modulations(self) -> int:
         """Numbers that a style sets in the generator; those beyond are the texture that the finish gives."""
-        return int(self._generator.get_inputs()[1].shape[1])
+        return int(self._net("generator").get_inputs()[1].shape[1])
 
     @cached_property
     def generator_id(self) -> str:
         """Names the generator's weights: what was tuned for one does not fit another."""
-        return self._generator.get_modelmeta().custom_metadata_map["id"]
+        return self._net("generator").get_modelmeta().custom_metadata_map["id"]
 
     def modulation(self, style_vector: Array, offset: Array | None = None, beyond: float = 0.0, missed: Array | None = None) -> Array:
         """Style vector (736,) -> what it sets in the generator: gains, biases, mixing matrices, kernels (M,).
@@ -176,9 +160,11 @@ class Engine:
         """
         given = {"style": style_vector, "beyond": np.full(1, beyond), "missed": np.zeros_like(style_vector) if missed is None else missed}
         feeds = {name: value[None].astype(np.float32) for name, value in given.items()}
-        found: Array = _run(self._modulator, feeds)[0][0]
+        found: Array = _run(self._net("modulator"), feeds)[0][0]
         if offset is not None:
             first = 2 * sum(self.norms)
+            if not first <= len(offset) <= len(found):
+                raise InputError(f"a style's tuning of {len(offset)} numbers is none of this generator's; tune the style again")
             found[:first] += offset[:first]
             found[first - len(offset) :] += offset[first:]
         return found
@@ -269,12 +255,12 @@ class Engine:
             "freeze": freeze.astype(np.float32),
             "inside": np.array([m + top, m + bottom, m + left, m + right], np.int64) // GENERATOR_MULTIPLE,
         }
-        cells, statistics = _run(self._generator, feeds)
+        cells, statistics = _run(self._net("generator"), feeds)
         return finish.Cells(cells[0], (m + phase) // 2, height, width), statistics[0]
 
     def products(self, rows: Array) -> Array:
         """See :class:`~scumble.finish.Computing`."""
-        found: Array = _run(self._products, {"rows": rows})[0]
+        found: Array = _run(self._net("finish_products"), {"rows": rows})[0]
         return found
 
     def raised(self, level: finish.Cells, change: Array) -> finish.Cells:
@@ -283,7 +269,7 @@ class Engine:
         after = np.array(level.array.shape[1:]) + 2 - before - change.shape[1:]
         margins = np.array([0, 0, *before, 0, 0, *after], np.int64)
         feeds = {"cells": level.array[None], "change": change[None], "margins": margins, "kernel": finish.enlarging()}
-        return replace(level, array=_run(self._raise, feeds)[0][0])
+        return replace(level, array=_run(self._net("finish_raise"), feeds)[0][0])
 
     def filtered(self, level: finish.Cells, kernel: Array, bias: Array) -> finish.Cells:
         """See :class:`~scumble.finish.Computing`."""
@@ -297,7 +283,7 @@ class Engine:
     def _convolved(self, array: Array, kernel: Array, bias: Array | None = None) -> Array:
         """(D, h, w), kernel (C, D, K, L), K and L odd -> (C, h, w), zeros around it."""
         feeds = {"cells": array[None], "kernel": kernel, "bias": np.zeros(len(kernel), np.float32) if bias is None else bias}
-        found: Array = _run(self._filter, feeds)[0][0]
+        found: Array = _run(self._net("finish_filter"), feeds)[0][0]
         return found
 
 

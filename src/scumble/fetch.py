@@ -7,7 +7,6 @@ Nothing is downloaded unless it is asked for by name; the project's own nets com
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from scumble import errors
+from scumble.weights import sha256 as hash_of
 
 Report = Callable[[int, int | None], None]
 """Called with the bytes that are here and the bytes in all (None where the server doesn't say)."""
@@ -74,7 +74,7 @@ def fetch(url: str, sha256: str, folder: Path | None = None, *, offline: bool = 
         raise errors.UsageError(f"sha256 must be 8 to 64 hexadecimal digits; got {sha256!r}")
     folder = cache_folder() if folder is None else folder
     target = folder / name
-    if target.exists() and _sha256(target).startswith(sha256):
+    if target.exists() and hash_of(target).startswith(sha256):
         return target
     if offline or is_offline():
         fault = "has another SHA-256 than it should" if target.exists() else "is needed"
@@ -84,7 +84,7 @@ def fetch(url: str, sha256: str, folder: Path | None = None, *, offline: bool = 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / ".lock"):
-            if not (target.exists() and _sha256(target).startswith(sha256)):  # another process may have been quicker
+            if not (target.exists() and hash_of(target).startswith(sha256)):  # another process may have been quicker
                 _download_verified(url, sha256, target, report)
     except OSError as e:
         raise errors.InputError(f"{name} can't be written to {folder} ({e.strerror or e}); SCUMBLE_CACHE can name another folder") from e
@@ -95,12 +95,12 @@ def _download_verified(url: str, sha256: str, target: Path, report: Report | Non
     part = target.with_name(target.name + ".part")
     resumed = part.exists()
     _download(url, part, report)
-    found = _sha256(part)
+    found = hash_of(part)
     if resumed and not found.startswith(sha256):
         # the beginning may stem from another version of the file, so it gets one chance without it
         part.unlink()
         _download(url, part, report)
-        found = _sha256(part)
+        found = hash_of(part)
     if not found.startswith(sha256):
         part.unlink()
         raise errors.InputError(
@@ -167,14 +167,6 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
         return answer.read1(_CHUNK)
     except (OSError, http.client.HTTPException) as e:
         raise _BrokenOffError(str(e) or type(e).__name__) from e
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -131,6 +131,8 @@ def check_name(name: str) -> str:
 def remove(name: str) -> Path:
     """Delete a style that the user has added; UsageError for a built-in or unknown one."""
     found = entry(name)
+    if found.name != name:  # what is deleted has to be named as it is
+        raise UsageError(f"unknown style {name!r}; did you mean {found.name!r}?")
     if found.path is None:
         raise UsageError(f"{found.name!r} is a built-in style and stays; only your own can be removed")
     try:

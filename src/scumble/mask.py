@@ -100,8 +100,8 @@ class Mask:
             raise UsageError(f"a mask must be bool, uint8, uint16 or float; got {array.dtype}")
         return cls(sealed(np.divide(array, full or 1.0, dtype=np.float32)))._finished(size, feather, invert)
 
-    def resized(self, height: int, width: int) -> Mask:
-        """The mask at another size, in an array's order: rows, columns. UsageError unless both are whole and at least 1.
+    def resized(self, *, height: int, width: int) -> Mask:
+        """The mask at another size. UsageError unless both are whole and at least 1.
 
         Linear interpolation, widened to the scale when shrinking, so that it is antialiased. Sharper kernels overshoot: they would
         lay a rim of paint along the outside of every edge.
@@ -137,7 +137,7 @@ class Mask:
             height, width = (self.height, self.width) if size is None else size
         except (TypeError, ValueError) as error:
             raise UsageError(f"size must be (height, width); got {size!r:.80}") from error
-        mask = self.resized(height, width)
+        mask = self.resized(height=height, width=width)
         mask = mask.feathered(feather)
         return mask.inverted() if invert else mask
 
@@ -186,7 +186,7 @@ def _check_layer(number: int, base: Pixels, pixels: Pixels, mask: Mask) -> None:
     if mask.weights.shape != (height, width):
         raise UsageError(
             f"the mask of layer {number} must be {width}×{height} like the base; got {mask.width}×{mask.height}:"
-            f" resize it with mask.resized({height}, {width})"
+            f" resize it with mask.resized(height={height}, width={width})"
         )
 
 

@@ -81,7 +81,7 @@ def score(painted: Picture, content: Picture, style: Style | Blend, engine: Engi
         )
     painted = at_reference(painted)
     if content.size != painted.size:
-        content = content.resized(painted.width, painted.height)
+        content = content.resized(width=painted.width, height=painted.height)
     a, b = painted.pixels, content.pixels
     engine = engine or Engine()
     taps, own = engine.eye(a), engine.eye(b)

@@ -180,7 +180,11 @@ class Picture:
             raise UsageError(f"pixels must be {self.height} x {self.width} x 3 like the picture; got shape {values.shape}")
         return replace(self, pixels=sealed(np.clip(values, 0, 1)))
 
-    def resized(self, width: int, height: int) -> Picture:
+    def scaled(self, factor: float) -> Picture:
+        """The picture ``factor`` times as large each way, in whole pixels, one at least; see :meth:`resized`."""
+        return self.resized(width=max(1, round(self.width * factor)), height=max(1, round(self.height * factor)))
+
+    def resized(self, *, width: int, height: int) -> Picture:
         """The picture at another size in pixels, antialiased (Lanczos with support 3). UsageError unless both are whole and at least 1."""
         width, height = whole("width", width), whole("height", height)
         if width < 1 or height < 1:

@@ -21,7 +21,7 @@ from scumble import __version__, library, weights
 from scumble.engine import FINISH
 from scumble.errors import InputError, UsageError, in_range
 from scumble.mask import MOST_FEATHER, Mask
-from scumble.picture import Picture
+from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import Blend, Style, is_name, works_in
 from scumble.stylizer import QUALITIES, defaults
 
@@ -36,8 +36,8 @@ FORMAT = 1
 STDIO = "-"
 _BLEND_TERM = re.compile(r"(.+?)=(-?\d*\.?\d+(?:[eE][-+]?\d+)?)(?:,|$)")
 """A path may hold commas and equals signs: what counts is =NUMBER at its end."""
-NOT_THE_STYLIZERS = ("device", "threads", "max_pixels", "feather", "invert_mask")
-"""Settings of a request that :class:`~scumble.stylizer.Stylizer` does not take when it paints."""
+NOT_THE_STYLIZERS = {"device": "auto", "threads": None, "max_pixels": DEFAULT_MAX_PIXELS, "feather": 0.0, "invert_mask": False}
+"""Settings of a request that :class:`~scumble.stylizer.Stylizer` does not take when it paints, and what they are if nobody says."""
 
 Term = tuple[float, str]
 """Weight and source of a style: a library name, or the path of a picture, a folder or a ``.style`` file."""
@@ -90,7 +90,7 @@ class Request:
         reduced: float = 1.0,
         **calls: Any,
     ) -> Picture:
-        """Paint one picture; ``calls`` are ``progress`` and ``preview`` of ``Stylizer.__call__``.
+        """Paint one picture; ``calls`` are ``progress``, ``preview`` and ``stop`` of ``Stylizer.__call__``.
 
         A mask is brought to the size of ``content``; ``feather`` is in pixels of that before it was ``reduced``.
         """
@@ -165,7 +165,10 @@ def restore(recipe: Mapping[str, Any], painted: Path, content: Path | None = Non
             tuple((float(term["weight"]), _restored(term, folder, "style", put)) for term in terms) for terms in recipe["styles"]
         )
         masks = tuple(_restored(mask, folder, "mask", put) for mask in recipe["masks"])
-        return Request(styles, masks, dict(recipe["settings"])), found
+        settings: dict[str, Any] = {**defaults(), **NOT_THE_STYLIZERS, **recipe["settings"]}
+        if strange := settings.keys() - defaults().keys() - NOT_THE_STYLIZERS.keys():
+            raise InputError(f"{painted} was painted with a setting that Scumble {__version__} does not know: {', '.join(sorted(strange))}")
+        return Request(styles, masks, settings), found
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import finish, library
-from scumble._files import reason
+from scumble._files import checked_target, is_there, reason, write_whole
 from scumble.errors import InputError, ScumbleError, UsageError, in_range, must_be
 from scumble.fusion import Moments, barycenter, mixture, moments
 from scumble.picture import DEFAULT_MAX_PIXELS, SUFFIXES, Picture, read_recipe
@@ -106,6 +106,9 @@ class Style:
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Style:
         """As :meth:`from_folder`, of pictures wherever they are; UsageError if there are none."""
+        must_be("a style's pictures must be a list of paths or Pictures", sources, Sequence)
+        if isinstance(sources, (str, bytes)):  # of which each letter would be taken for a path
+            raise UsageError("a style's pictures must be a list of paths or Pictures; got a single one, for Style.from_image")
         if not sources:
             raise UsageError("a style needs one picture at least; got none")
         shared = _engine(engine)
@@ -142,7 +145,7 @@ class Style:
             return Style.named(os.fspath(source))
         if path.suffix == ".style":
             return Style.load(path)
-        if path.is_dir():
+        if is_there(path) and path.is_dir():
             return Style.from_folder(path, engine=engine, max_pixels=max_pixels)
         return Style.from_image(path, engine=engine, max_pixels=max_pixels)
 
@@ -228,7 +231,7 @@ class Style:
             metadata["generator"] = self.tuning.generator
         if self.texture is not None:
             tensors["texture"] = self.texture
-        _write(path, save(tensors, metadata), overwrite)
+        write_whole(checked_target(path, overwrite=overwrite), save(tensors, metadata), overwrite=overwrite)
         return path
 
     @staticmethod
@@ -238,7 +241,7 @@ class Style:
 
         must_be("a style file must be a path", path, str, os.PathLike)
         path = Path(path)
-        if not path.is_file():
+        if not is_there(path) or not path.is_file():
             raise InputError(f"there is no style file {path}; make one with `scumble styles add`, or give a picture or a name")
         try:
             with safe_open(os.fspath(path), framework="np") as f:
@@ -314,12 +317,12 @@ def _terms(summand: object) -> tuple[tuple[float, Style], ...] | None:
 def blended_tuning(terms: Sequence[tuple[float, Style]]) -> Tuning | None:
     """The weighted mean of what styles were tuned by, those that were not counting as 0.
 
-    None where none was. If not all were for one generator, only the first one's count.
+    None where none was. If not all were for one generator, only those count whose generator has the most weight.
     """
-    tuned = [(weight, style.tuning) for weight, style in terms if style.tuning is not None]
+    tuned = [(weight, style.tuning) for weight, style in terms if style.tuning is not None and weight > 0]
     if not tuned:
         return None
-    generator = tuned[0][1].generator
+    generator = max((t.generator for _, t in tuned), key=lambda g: sum(weight for weight, t in tuned if t.generator == g))
     total = sum(weight for weight, _ in terms)
     shares = [np.float32(weight / total) * t.offset.astype(np.float32) for weight, t in tuned if t.generator == generator]
     return Tuning(np.sum(shares, axis=0).astype(np.float16), generator)
@@ -347,8 +350,8 @@ def at_reference(picture: Picture, shape: tuple[int, int] | None = None) -> Pict
     height, width = shape or (picture.height, picture.width)
     side = min(REFERENCE, (picture.width * picture.height) ** 0.5)
     scale = side / (height * width) ** 0.5
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return picture if size == picture.size else picture.resized(*size)
+    high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+    return picture if (high, wide) == picture.size else picture.resized(width=wide, height=high)
 
 
 def pack(levels: Sequence[Moments], precision: type[np.floating]) -> dict[str, NDArray[np.floating]]:
@@ -406,7 +409,7 @@ def is_name(source: str | os.PathLike[str]) -> bool:
     path = Path(source)
     if isinstance(source, str) and path.name == source and not path.suffix and source in library.entries():
         return True
-    return path.suffix != ".style" and path.suffix.lower() not in SUFFIXES and not path.exists()
+    return path.suffix != ".style" and path.suffix.lower() not in SUFFIXES and not is_there(path)
 
 
 def works_in(folder: Path) -> list[Path]:
@@ -450,16 +453,3 @@ def _engine(engine: Engine | None) -> Engine:
     from scumble.engine import Engine
 
     return Engine()
-
-
-def _write(path: Path, data: bytes, overwrite: bool) -> None:
-    """All or nothing: a temporary file beside the target, then a rename."""
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} is there already; choose another name or allow overwriting")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as e:
-        part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path} ({reason(e)}); free space, change permissions or choose another place") from e

@@ -66,7 +66,7 @@ class Stylizer:
 
     def __init__(self, device: str = "auto", threads: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         self.engine = Engine(device, threads)
-        self.max_pixels = max_pixels
+        self.max_pixels = int(in_range("max-pixels", whole("max-pixels", max_pixels), 1, 1e18))
 
     def style(self, source: StyleLike) -> Style:
         """A Style from whatever names one: a library name, a picture, a folder, a ``.style`` file, a Picture, a Style, a blend."""
@@ -115,6 +115,7 @@ class Stylizer:
         memory: int | None = None,
         progress: Progress | None = None,
         preview: Callable[[Array], None] | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Picture:
         """Paint ``content`` in the manner of ``style``; the result has its size, alpha, profile and metadata.
 
@@ -141,6 +142,7 @@ class Stylizer:
             memory: bytes that a net may take, refinement included; a pass that would take more is made in tiles. None is 2.5 GB.
             progress: called after every step of the refinement.
             preview: called now and then with the refined pixels so far.
+            stop: asked at every step of the refinement; once it says yes, that ends with the best so far.
 
         Raises:
             UsageError: a setting is out of range, or a name is unknown.
@@ -149,14 +151,13 @@ class Stylizer:
         brush = self.brush(
             strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, keep_color=keep_color, grain=grain,
             quality=quality, steps=steps, encoder=encoder, size=size, detail=detail, statistics=statistics, memory=memory,
-            progress=progress, preview=preview,
+            progress=progress, preview=preview, stop=stop,
         )  # fmt: skip
         must_be("what is painted must be a Picture, as Picture.open makes one of a file", content, Picture)
         masks, sources = masks_of(mask, self.max_pixels), sources_of(style)
         one_for_each(len(sources), len(masks))
         if size is not None:
-            factor = size / max(content.width, content.height)
-            content = content.resized(max(1, round(content.width * factor)), max(1, round(content.height * factor)))
+            content = content.scaled(size / max(content.size))
 
         def layer(source: StyleLike) -> Array:
             seen = self.seen(source, brush, content.height, content.width)  # at strength 0 as well: there must be such a style
@@ -167,7 +168,7 @@ class Stylizer:
             return content.with_pixels(layer(sources[0]))
         # each when its turn comes, so that one is held at a time
         layers = repeat(layer(sources[0]), len(masks)) if len(sources) == 1 else map(layer, sources)
-        fitting = (mask.resized(content.height, content.width) for mask in masks)
+        fitting = (mask.resized(height=content.height, width=content.width) for mask in masks)
         return content.with_pixels(composite(content.pixels, zip(layers, fitting, strict=True)))
 
     def brush(
@@ -188,6 +189,7 @@ class Stylizer:
         memory: int | None,
         progress: Progress | None = None,
         preview: Callable[[Array], None] | None = None,
+        stop: Callable[[], bool] | None = None,
     ) -> Brush:
         """Settings of :meth:`__call__`, checked: UsageError for what is out of range or unknown, MissingExtraError as there."""
         in_range("strength", strength, 0.0, 2.0)
@@ -206,13 +208,12 @@ class Stylizer:
             one_of("detail", detail, tiling.DETAILS)
         one_of("statistics", statistics, tiling.STATISTICS)
         budget = MEMORY if memory is None else memory
-        in_range("memory", budget, 1, 1e18)
-        must_be("encoder must be a text, as 'eye' or 'vgg19'", encoder, str)
-        one_of("encoder", encoder.strip().lower().partition(":")[0], ENCODERS)
-        for name, call in (("progress", progress), ("preview", preview)):
+        budget = int(in_range("memory", budget, 1, 1e18))
+        encoder = _encoder(encoder)
+        for name, call in (("progress", progress), ("preview", preview), ("stop", stop)):
             if call is not None and not callable(call):
                 raise UsageError(f"{name} must be a function; got {type(call).__name__}")
-        refine = Refinement(QUALITIES[quality] if steps is None else steps, encoder, self.engine.device, budget, progress, preview)
+        refine = Refinement(QUALITIES[quality] if steps is None else steps, encoder, self.engine.device, budget, progress, preview, stop)
         if strength > 0:
             refine.check()
         return Brush(method, strength, style_scale, style_fit, keep_color, grain, quality != "draft", detail, statistics, budget, refine)
@@ -334,7 +335,7 @@ def working_scale(height: float, width: float, style_scale: float | None) -> flo
 
 def resize(pixels: Array, height: int, width: int) -> Array:
     """Antialiased, clipped to [0, 1]."""
-    return Picture.from_array(pixels).resized(width, height).pixels
+    return Picture.from_array(pixels).resized(width=width, height=height).pixels
 
 
 @dataclass(frozen=True)
@@ -375,6 +376,7 @@ class Refinement:
     memory: int
     progress: Progress | None
     preview: Callable[[Array], None] | None
+    stop: Callable[[], bool] | None
 
     def check(self) -> None:
         """UsageError for an encoder or a device that there is not, MissingExtraError without PyTorch; without steps there is nothing to."""
@@ -407,15 +409,27 @@ class Refinement:
         encoder = judge(load_sight(device)) if self.encoder == "eye" else load_encoder(self.encoder, device=device)
         statistics = style_statistics(encoder, pictures) if pictures else seen.style.levels
         return refine(
-            painted, content, statistics, encoder, steps=self.steps, memory=self.memory, progress=self.progress, preview=self.preview
-        ).pixels
+            painted, content, statistics, encoder, steps=self.steps, memory=self.memory, progress=self.progress, preview=self.preview,
+            stop=self.stop,
+        ).pixels  # fmt: skip
 
 
 @cache
 def defaults() -> Mapping[str, Any]:
-    """Of the settings that :meth:`Stylizer.brush` takes, by name, as :meth:`Stylizer.__call__` has them."""
+    """Of the settings that :meth:`Stylizer.brush` takes, but for what is called, by name, as :meth:`Stylizer.__call__` has them."""
     found = signature(Stylizer.__call__).parameters
-    return MappingProxyType({name: found[name].default for name in signature(Stylizer.brush).parameters if name != "self"})
+    settings = [name for name, p in signature(Stylizer.brush).parameters.items() if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    return MappingProxyType({name: found[name].default for name in settings})
+
+
+def _encoder(spec: str) -> str:
+    """In small letters; UsageError if there is no such one. Layers are looked at where PyTorch is, in :meth:`Refinement.check`."""
+    must_be("encoder must be a text, as 'eye' or 'vgg19'", spec, str)
+    name, colon, _ = (spec := spec.strip().lower()).partition(":")
+    one_of("encoder", name, ENCODERS)
+    if name == "eye" and colon:
+        raise UsageError(f"the encoder 'eye' has no layers to choose; got {spec!r}, give 'eye' or layers of vgg16 or vgg19")
+    return spec
 
 
 def one_for_each(styles: int, masks: int) -> None:

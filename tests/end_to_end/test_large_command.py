@@ -121,10 +121,10 @@ def test_after_kill_9_only_what_is_missing_is_painted(tmp_path):
 @pytest.mark.parametrize("detail", ["content", "painted"])
 def test_a_preview_looks_like_the_reduced_final(tmp_path, low_limit, detail):
     source = photo(tmp_path / "in.png", 900, 1200)
-    small = Picture.open(source).resized(256, 192)
+    small = Picture.open(source).resized(width=256, height=192)
     small.save(tmp_path / "small.png")
     base = ["stylize", "-s", "starry-night", "--style-scale", "3", "-q"]
     assert run([*base, source, "-o", str(tmp_path / "final.png"), "--detail", detail]) == 0
     assert run([*base, str(tmp_path / "small.png"), "-o", str(tmp_path / "preview.png")]) == 0
-    final = Picture.open(tmp_path / "final.png").resized(256, 192)
+    final = Picture.open(tmp_path / "final.png").resized(width=256, height=192)
     assert ssim(final.pixels, Picture.open(tmp_path / "preview.png").pixels) >= 0.9

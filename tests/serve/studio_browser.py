@@ -160,4 +160,4 @@ def photo_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_file(photo_file):
     """The same, 128 x 96: for what takes long."""
-    return Picture.open(photo_file).resized(128, 96).save(photo_file.with_name("small photo.png"))
+    return Picture.open(photo_file).resized(width=128, height=96).save(photo_file.with_name("small photo.png"))

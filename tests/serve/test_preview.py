@@ -46,7 +46,7 @@ def beside(service, key, settings, masks=(), terms=STYLE):
     """(SSIM, mean difference) between the preview and what is painted, reduced to its size."""
     preview = service.preview(key, terms, settings, masks=masks)
     final = service.paint(service.content(key), terms, settings, masks=masks)
-    final = final.resized(preview.width, preview.height)
+    final = final.resized(width=preview.width, height=preview.height)
     return ssim(preview.pixels, final.pixels), np.abs(preview.pixels - final.pixels).mean()
 
 

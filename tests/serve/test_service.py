@@ -38,7 +38,7 @@ def test_the_defaults_are_the_librarys():
 
 def test_the_nets_threads_do_not_spin(service):
     assert not service.painter.engine.alone
-    options = service.painter.engine._eye.get_session_options()
+    options = service.painter.engine._net("eye").get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
@@ -85,9 +85,9 @@ def test_a_preview_of_a_large_picture_resembles_the_reduced_result(service):
     key = service.keep(large.encode("jpeg"))
     preview = service.preview(key, WAVE)
     assert preview.size == (614, 1024)
-    full = service.paint(service.content(key), WAVE).resized(1024, 614)
+    full = service.paint(service.content(key), WAVE).resized(width=1024, height=614)
     assert np.abs(preview.pixels.mean((0, 1)) - full.pixels.mean((0, 1))).max() < 0.05
-    coarse = [p.resized(32, 20).pixels for p in (preview, full, service.small(key))]
+    coarse = [p.resized(width=32, height=20).pixels for p in (preview, full, service.small(key))]
     # what is painted lies far nearer to the result than to the content
     assert np.abs(coarse[0] - coarse[1]).mean() < 0.5 * np.abs(coarse[2] - coarse[1]).mean()
 
@@ -202,14 +202,14 @@ def test_a_result_may_not_be_larger_than_allowed(service, picture):
 
 def test_a_refinement_sees_the_style_that_was_uploaded(service, picture, brushwork):
     pytest.importorskip("torch", reason="needs the extra torch")
-    small, settings = picture.resized(48, 36), {"steps": 2}
+    small, settings = picture.resized(width=48, height=36), {"steps": 2}
     by_upload, by_style = (service.paint(small, [[(1.0, s)]], settings).pixels for s in (brushwork, service.style(brushwork)))
     assert np.array_equal(by_upload, service.painter(small, Picture.open(brushwork), **settings).pixels)
     assert not np.array_equal(by_upload, by_style)
 
 
 def test_a_style_is_stretched_to_each_pictures_shape(service, picture, brushwork):
-    small, settings = picture.resized(48, 20), {"style_fit": "stretch"}
+    small, settings = picture.resized(width=48, height=20), {"style_fit": "stretch"}
     expected = service.painter(small, Picture.open(brushwork), **settings).pixels
     assert np.array_equal(service.paint(small, [[(1.0, brushwork)]], settings).pixels, expected)
     assert not np.array_equal(service.paint(small, [[(1.0, brushwork)]]).pixels, expected)
@@ -249,7 +249,7 @@ def test_a_refinement_that_is_cancelled_gives_its_best_so_far(service, picture):
         if done == 2:
             cancel.set()
 
-    small = picture.resized(48, 36)
+    small = picture.resized(width=48, height=36)
     painted = service.paint(small, WAVE, {"steps": 200}, progress=progress, cancel=cancel)
     assert seen == [0, 1, 2]
     assert painted.size == small.size
@@ -272,7 +272,7 @@ def test_another_encoder_is_offered_where_the_operator_has_put_its_weights(pictu
     offering = PaintService(Settings(data=tmp_path, encoders=("vgg16",)))
     try:
         settings = {"encoder": "vgg16", "steps": 1}
-        small, style = picture.resized(48, 36), [[(1.0, brushwork)]]
+        small, style = picture.resized(width=48, height=36), [[(1.0, brushwork)]]
         offering.check(style, settings)
         assert offering.paint(small, style, settings).size == (36, 48)
         assert offering.recipe(Upload("a.png", b""), [[(1.0, Upload("b.png", brushwork))]], settings)["settings"]["encoder"] == "vgg16"

@@ -273,7 +273,7 @@ def test_pasted_and_dropped_pictures_are_opened(visit, photo_file):
     visitor.page.wait_for_function("document.querySelector('.sc-note').textContent === 'Preview'")
     with visitor.repainting():
         small = photo_file.with_name("small.png")
-        Picture.open(photo_file).resized(40, 60).save(small, overwrite=True)
+        Picture.open(photo_file).resized(width=40, height=60).save(small, overwrite=True)
         visitor.page.evaluate(give, ["drop", list(small.read_bytes())])
 
 

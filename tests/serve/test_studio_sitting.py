@@ -119,7 +119,7 @@ def test_what_is_not_done_yet_is_shown_with_mask_and_colours_of_when_it_began(si
     mask = np.zeros((48, 64), np.float32)
     mask[:, :32] = 1
     sitting.look = Look(((1.0, "irises"),), {"keep_color": 1.0}, Picture.from_array(mask).encode("png"))
-    content = sitting.kept().small.resized(32, 24).pixels
+    content = sitting.kept().small.resized(width=32, height=24).pixels
 
     def painted(picture, styles, settings, *, preview, **_):
         sitting.open(Upload("b.png", Picture.from_array(np.zeros((90, 20, 3), np.float32)).encode("png")))  # goes on to something else
@@ -237,7 +237,7 @@ def test_a_blend_is_previewed_as_it_is_painted(names):
     quick = Blend(tuple(terms)).blended(quick=True)
     apart = np.abs(terms[0][1].vector - terms[1][1].vector).mean()
     assert np.abs(quick.vector - exact.vector).mean() < 0.02 * apart
-    painter, example = Stylizer(), Picture.open(STATIC / "example.jpg").resized(128, 128)
+    painter, example = Stylizer(), Picture.open(STATIC / "example.jpg").resized(width=128, height=128)
     first, second, wanted, painting = (painter(example, s, quality="draft").pixels for s in (terms[0][1], terms[1][1], exact, quick))
     # 1 of 255 steps can't be seen; without the texture it is 13
     assert 255 * np.abs(painting - wanted).mean() < 1 < 20 < 255 * np.abs(first - second).mean()

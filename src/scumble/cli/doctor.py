@@ -57,7 +57,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
 def _version(module: str) -> str | None:
     try:
         return str(import_module(module).__version__)
-    except ImportError:
+    except (ImportError, OSError):  # OSError: pyvips without libvips
         return None
 
 

@@ -213,7 +213,7 @@ class Session:
                 job.source, self.styles, job.target, painter=self.painter, masks=self.masks, feather=settings["feather"],
                 invert_mask=settings["invert_mask"], max_pixels=self.limit or large.MOST_PIXELS, overwrite=self.overwrite,
                 resume=self.resume, recipe=recipe, interrupted=lambda: self.reporter.cut, planned=planned, tiles=self.reporter.tiled,
-                progress=self.reporter.step, preview=self._show if self.preview else None, **own,
+                progress=self.reporter.step, stop=self.reporter.stop, preview=self._show if self.preview else None, **own,
             )  # fmt: skip
         plan = outcome.plan
         return self._done(job, started, recipe, outcome.width, outcome.height) | {
@@ -250,7 +250,14 @@ class Session:
         with self.reporter.refining():
             show = self._show if self.preview else None
             return self.request.paint(
-                self.painter, content, self.styles, self.masks, reduced=reduced, progress=self.reporter.step, preview=show
+                self.painter,
+                content,
+                self.styles,
+                self.masks,
+                reduced=reduced,
+                progress=self.reporter.step,
+                stop=self.reporter.stop,
+                preview=show,
             )
 
     def _show(self, pixels: NDArray[np.float32]) -> None:

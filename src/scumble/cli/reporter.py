@@ -33,7 +33,8 @@ class Reporter:
         """Ctrl-C was pressed: no further picture is begun."""
         self.cut: int | None = None
         """The step after which the refinement was cut short."""
-        self._refining = self._given_up = False
+        self._refining = False
+        self._done = 0
         self._bar: Progress | None = None
         self._pictures: TaskID | None = None
         self._steps: TaskID | None = None
@@ -53,14 +54,10 @@ class Reporter:
 
     @contextmanager
     def refining(self) -> Generator[None, None, None]:
-        """As long as this lasts, the first Ctrl-C is for :meth:`step` to notice. The second is raised at its end, too: a refinement takes
-        any for the wish to have the best so far.
-        """
+        """As long as this lasts, the first Ctrl-C is for :meth:`stop` to tell; the second is raised."""
         self._refining = True
         try:
             yield
-            if self._given_up:
-                raise KeyboardInterrupt
         finally:
             self._refining = False
             if self._bar is not None and self._steps is not None:
@@ -68,11 +65,15 @@ class Reporter:
                 self._steps = None
 
     def step(self, done: int, total: int, loss: float) -> None:
-        """Progress of a refinement. KeyboardInterrupt if the user wants it to end: it does, with the best so far."""
+        """Progress of a refinement."""
+        self._done = done
         self._advance("refining", done, total)
-        if self.stopping and done < total:
-            self.cut = done
-            raise KeyboardInterrupt
+
+    def stop(self) -> bool:
+        """Whether the user wants a refinement to end with the best so far; asked where it could go on."""
+        if self.stopping:
+            self.cut = self._done
+        return self.stopping
 
     def practised(self, done: int, total: int, _loss: float) -> None:
         """Progress of tuning to a style."""
@@ -136,7 +137,6 @@ class Reporter:
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
         if not self._refining or self.stopping:
-            self._given_up = self._refining
             raise KeyboardInterrupt
         self.stopping = True
         if self._bar is not None or not self.quiet:

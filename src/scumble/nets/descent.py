@@ -16,6 +16,7 @@ The loss is not random, so curvature that was met stays met. Three pairs of 224 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -38,12 +39,14 @@ Vector = list[Tensor]
 
 
 class Descent:
-    """Moves ``groups`` of numbers in place, each at its own rate: how far they go in the first step."""
+    """Moves ``groups`` of numbers in place, each at its own rate: how far they go in the first step. ``pairs`` is how many steps are
+    remembered; with none it goes down the gradient, each number at its own pace.
+    """
 
     def __init__(self, groups: Sequence[Tensor], rates: Sequence[float], pairs: int = PAIRS) -> None:
-        self.groups, self.rates, self.pairs = list(groups), list(rates), max(1, pairs)
+        self.groups, self.rates = list(groups), list(rates)
         self._squares = [torch.zeros_like(g) for g in groups]
-        self._steps: list[tuple[Vector, Vector, float]] = []
+        self._steps: deque[tuple[Vector, Vector, float]] = deque(maxlen=pairs)
         """How far the numbers went, by how much the gradient changed, and 1 over the product of both."""
         self._before: tuple[Vector, Vector] | None = None
         self._taken, self._loss, self._share = 0, math.inf, 1.0
@@ -58,7 +61,7 @@ class Descent:
             moved, changed = (_less(now, then) for now, then in zip((at, gradient), self._before, strict=True))
             product = _dot(moved, changed)
             if product > 0:  # else the loss is not convex between the two, and a step by it would lead up
-                self._steps = [*self._steps, (moved, changed, 1 / product)][-self.pairs :]
+                self._steps.append((moved, changed, 1 / product))
         if self._before is not None and loss > self._loss and self._share > LEAST:
             self._share /= 2
             at, gradient = self._before

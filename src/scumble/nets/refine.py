@@ -72,7 +72,7 @@ class Refined:
     steps: int
     """How many were taken."""
     interrupted: bool
-    """Whether Ctrl-C (a KeyboardInterrupt, also one raised in a callback) ended it."""
+    """Whether ``stop`` ended it."""
 
 
 def refine(
@@ -96,6 +96,7 @@ def refine(
     memory: float | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     preview: Callable[[Pixels], None] | None = None,
+    stop: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Refined:
     """Optimise ``painted`` until its features have the style's statistics and the content's layout.
@@ -131,6 +132,7 @@ def refine(
             result (:mod:`scumble.nets.objective`). None: no limit but the machine's.
         progress: called with (steps done, steps in all, loss).
         preview: called now and then with the pixels so far, (H, W, 3) in [0, 1].
+        stop: asked at every step; once it says yes, the best so far is returned.
         clock: in seconds.
 
     Raises:
@@ -174,32 +176,30 @@ def refine(
     descent = Descent(pyramid.levels, rates, pairs)
 
     start, taken, best, best_loss, interrupted = clock(), 0, painted, math.inf, False
-    try:
-        while True:
-            done = taken == steps or clock() - start >= seconds
-            with torch.set_grad_enabled(not done):
-                x = pyramid.pixels()
-            found = objective(x, taken, gradient=not done)
-            value = found.total
-            if not math.isfinite(value):
-                if math.isinf(best_loss):
-                    raise NotFiniteError(_diagnosis(found.terms))
-                log.warning("the loss stopped being finite at step %d; the best result before is kept", taken)
-                break
-            if value < best_loss:
-                best, best_loss = _array(x), value
-            if progress is not None:
-                progress(taken, steps, value)
-            if preview is not None and (taken * PREVIEWS) // max(1, steps) != ((taken - 1) * PREVIEWS) // max(1, steps):
-                preview(best.copy())
-            if done:
-                break
-            assert found.gradient is not None
-            descent.step(list(torch.autograd.grad(x, pyramid.levels, _inward(found.gradient, x.detach()))), value)
-            pyramid.project()
-            taken += 1
-    except KeyboardInterrupt:
-        interrupted = True
+    while True:
+        done = taken == steps or clock() - start >= seconds
+        with torch.set_grad_enabled(not done):
+            x = pyramid.pixels()
+        found = objective(x, taken, gradient=not done)
+        value = found.total
+        if not math.isfinite(value):
+            if math.isinf(best_loss):
+                raise NotFiniteError(_diagnosis(found.terms))
+            log.warning("the loss stopped being finite at step %d; the best result before is kept", taken)
+            break
+        if value < best_loss:
+            best, best_loss = _array(x), value
+        if progress is not None:
+            progress(taken, steps, value)
+        if preview is not None and (taken * PREVIEWS) // max(1, steps) != ((taken - 1) * PREVIEWS) // max(1, steps):
+            preview(best.copy())
+        interrupted = not done and stop is not None and stop()
+        if done or interrupted:
+            break
+        assert found.gradient is not None
+        descent.step(list(torch.autograd.grad(x, pyramid.levels, _inward(found.gradient, x.detach()))), value)
+        pyramid.project()
+        taken += 1
     return Refined(best, best_loss, taken, interrupted)
 
 

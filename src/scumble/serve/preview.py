@@ -62,7 +62,7 @@ class Kept:
     def of(upload: Upload, picture: Picture) -> Kept:
         """``picture``, which is what ``upload`` holds."""
         factor = working_scale(*picture.size, None)
-        base = picture if factor >= 1 else picture.resized(max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+        base = picture if factor >= 1 else picture.scaled(factor)
         return Kept(upload.sha256, upload, picture.size, fitted(picture, SIDE), base)
 
     @property
@@ -108,7 +108,7 @@ class Previewer:
         if not masks:
             return content.with_pixels(layers[0])
         layers = layers * len(masks) if len(layers) == 1 else layers
-        fitting = [(layer, mask.resized(*content.size)) for layer, mask in zip(layers, masks, strict=True)]
+        fitting = [(layer, mask.resized(height=content.height, width=content.width)) for layer, mask in zip(layers, masks, strict=True)]
         return content.with_pixels(composite(content.pixels, fitting))
 
     def working_size(self, kept: Kept, settings: Mapping[str, Any]) -> tuple[int, int]:
@@ -245,7 +245,7 @@ class Previewer:
 def fitted(picture: Picture, side: int) -> Picture:
     """``picture`` reduced so that its longer side is at most ``side`` pixels."""
     factor = side / max(picture.size)
-    return picture if factor >= 1 else picture.resized(max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture if factor >= 1 else picture.scaled(factor)
 
 
 def _content(kept: Kept, settings: Mapping[str, Any]) -> Picture:

@@ -279,17 +279,11 @@ class PaintService:
         self._check_encoder(whole["encoder"])
         encoded = [self._seen(terms, whole) for terms in styles]
 
-        def step(done: int, total: int, loss: float) -> None:
-            if progress is not None:
-                progress(done, total, loss)
-            if cancel is not None and cancel.is_set() and done < total:
-                raise KeyboardInterrupt  # as Ctrl-C does: the refinement hands back its best
-
-        painter = self.painter
+        painter, stop = self.painter, None if cancel is None else cancel.is_set
         if cancel is not None and not self.refines(whole):  # a refinement ends with its best, for which it needs the nets
             painter = copy(painter)
             painter.engine = cast(Engine, _Stoppable(painter.engine, cancel))
-        return self._request(whole).paint(painter, content, encoded, masks, progress=step, preview=preview)
+        return self._request(whole).paint(painter, content, encoded, masks, progress=progress, preview=preview, stop=stop)
 
     def refines(self, settings: Mapping[str, Any]) -> bool:
         """Whether painting with ``settings`` optimises pixels, which takes long and can be cancelled."""

@@ -134,7 +134,7 @@ def missed(engine: Engine, style: Style, pixels: Array, memory: float) -> Array:
     height, width, _ = pixels.shape
     shrink = (memory / (LOOK_BYTES * height * width)) ** 0.5
     if shrink < 1.0:
-        pixels = Picture.from_array(pixels).resized(max(1, int(width * shrink)), max(1, int(height * shrink))).pixels
+        pixels = Picture.from_array(pixels).resized(width=max(1, int(width * shrink)), height=max(1, int(height * shrink))).pixels
     return style.missed_in(pixels, engine)
 
 

@@ -9,7 +9,7 @@ import io
 import math
 import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
         return
     try:
         with tarfile.open(source) as tar:
-            for member in tar:
+            for member in sorted((m for m in tar if m.isfile()), key=lambda m: PurePosixPath(m.name)):  # as in a folder
                 file = tar.extractfile(member) if member.name.lower().endswith(PICTURE_SUFFIXES) else None
                 if file is not None:
                     yield f"{member.name} in {source}", file.read()

@@ -70,7 +70,7 @@ class Pairs:
             raise InputError(f"{table} names {path.stem!r}, and there is no {path.absolute()}; put the picture there or take out the row")
         picture = Picture.open(path)
         scale = min(1.0, self.paint_side / (picture.width * picture.height) ** 0.5)
-        picture = picture.resized(round(picture.width * scale), round(picture.height * scale))
+        picture = picture.scaled(scale)
         return torch.from_numpy(np.ascontiguousarray(picture.pixels.transpose(2, 0, 1)))[None].to(self.teacher.mean.device)
 
     def _see(self, x: Tensor) -> list[Tensor]:

@@ -326,7 +326,7 @@ def _resized(frame: Frame, size: int | None) -> Frame:
         return frame
     h, w = _fitted(height, width, size)
     if frame.picture is not None:
-        picture = frame.picture.resized(w, h)
+        picture = frame.picture.resized(width=w, height=h)
         return replace(frame, pixels=picture.pixels, picture=picture)
     pixels = resize(as_float(frame.pixels), h, w)
     alpha = None if frame.alpha is None else as_bytes(resize(np.repeat(as_float(frame.alpha)[:, :, None], 3, -1), h, w)[:, :, 0])

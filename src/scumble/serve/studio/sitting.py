@@ -327,7 +327,7 @@ class Sitting:
 def _unfinished(work: Work, pixels: Pixels) -> Picture:
     """What a refinement has come to so far, with colours kept and mask as they will be in the end."""
     height, width, _ = pixels.shape
-    content, look = work.kept.small.resized(width, height), work.look
+    content, look = work.kept.small.resized(width=width, height=height), work.look
     layer = keep_color(np.clip(pixels, 0.0, 1.0), content.pixels, look.settings.get("keep_color", 0.0))
     feather = look.softness * max(content.size)
     masks = [Mask.from_picture(m, content.size, feather=feather, invert=look.invert) for m in _masks(look)]
