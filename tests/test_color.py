@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from scumble.color import (
     keep_color,
-    keep_luminance,
     linear_to_srgb,
     match_color,
     oklab_to_rgb,
@@ -126,7 +125,6 @@ def test_colors_inside_the_gamut_are_not_touched():
 def test_keep_color_0_returns_the_painting_itself():
     painted, content = noise(2), noise(3)
     assert keep_color(painted, content, 0.0) is painted
-    assert keep_luminance(painted, content, 0.0) is painted
 
 
 def test_keep_color_1_is_the_painting_in_lightness_and_the_content_in_color():
@@ -143,11 +141,6 @@ def test_keep_color_goes_along_a_straight_line():
     np.testing.assert_allclose(rgb_to_oklab(keep_color(painted, content, 0.3))[..., 1:], 0.7 * a + 0.3 * b, atol=1e-5)
 
 
-def test_keep_luminance_is_the_counterpart():
-    painted, content = noise(8, low=0.45, high=0.6), noise(9, low=0.45, high=0.6)
-    np.testing.assert_allclose(keep_luminance(painted, content, 1.0), keep_color(content, painted, 1.0), atol=1e-5)
-
-
 def test_a_grey_content_makes_the_painting_grey():
     content = np.full((20, 30, 3), 0.3, np.float32)
     kept = keep_color(noise(10), content, 1.0)
@@ -158,13 +151,12 @@ def test_a_grey_content_makes_the_painting_grey():
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 12), width=st.integers(1, 12), amount=st.floats(0.0, 1.0))
 def test_kept_colors_stay_a_picture(seed, height, width, amount):
     painted, content = noise(seed, height, width), noise(seed + 1, height, width)
-    for keep in (keep_color, keep_luminance):
-        out = keep(painted, content, amount)
-        assert out.shape == painted.shape
-        assert out.dtype == np.float32
-        assert out.min() >= 0.0  # also false for NaN
-        assert out.max() <= 1.0
-        np.testing.assert_allclose(keep(painted, painted, amount), painted, atol=1e-5)
+    out = keep_color(painted, content, amount)
+    assert out.shape == painted.shape
+    assert out.dtype == np.float32
+    assert out.min() >= 0.0  # also false for NaN
+    assert out.max() <= 1.0
+    np.testing.assert_allclose(keep_color(painted, painted, amount), painted, atol=1e-5)
 
 
 def test_inputs_are_not_written_to():

@@ -19,7 +19,8 @@ USED = (*ALWAYS, "generator.onnx", "modulator.onnx")
 """Weight files that take part in a painting."""
 
 SETTINGS = {
-    "strength": 1.0, "method": "generator", "style_scale": None, "style_fit": "own", "keep_color": 0.0, "grain": 1.0, "quality": "draft",
+    "strength": 1.0, "method": "generator", "style_scale": None, "style_fit": "own", "keep_color": 0.0, "keep_light": 0.0,
+    "grain": 1.0, "quality": "draft",
     "steps": None, "encoder": "eye", "size": None, "feather": 0.0, "invert_mask": False, "detail": None, "statistics": "thumbnail",
     "memory": None, "device": "cpu", "threads": 1, "max_pixels": 10**6,
 }  # fmt: skip

@@ -97,20 +97,12 @@ def keep_color(painted: Pixels, content: Pixels, amount: float = 1.0) -> Float32
     untouched. Where the content's chroma is out of reach at the painting's lightness, it is reduced as by :func:`oklab_to_rgb`.
     UsageError for unequal shapes and an amount outside [0, 1].
     """
-    return _blend(painted, content, amount, slice(1, 3))
+    return _chroma_blended(painted, content, amount)
 
 
 def keep_chroma(painted: Pixels, lab: Pixels, amount: float = 1.0) -> Float32:
     """:func:`keep_color` with the content in OKLab, as from :func:`rgb_to_oklab`: a third less to do for one content and many paintings."""
-    return _blend(painted, lab, amount, slice(1, 3), np.copy)
-
-
-def keep_luminance(painted: Pixels, content: Pixels, amount: float = 1.0) -> Float32:
-    """The counterpart of :func:`keep_color`: the painting's colours, the lightness moved towards the content's.
-
-    1 takes over the palette alone and none of the brushwork's light and dark; 0 returns ``painted`` itself, untouched.
-    """
-    return _blend(painted, content, amount, slice(0, 1))
+    return _chroma_blended(painted, lab, amount, np.copy)
 
 
 def match_color(style: Pixels, content: Pixels, *, luminance_only: bool = False) -> Float32:
@@ -220,8 +212,8 @@ def _scatter(points: Float64, counts: Float64) -> tuple[float, Float64, Float64]
     return float(np.trace(matrix)), mean, np.linalg.eigh(matrix)[1][:, -1]
 
 
-def _blend(painted: Pixels, content: Pixels, amount: float, channels: slice, lab_of: Callable[[Float32], Float32] | None = None) -> Float32:
-    """``painted`` with some channels of OKLab moved towards the content's; ``lab_of`` makes planes of these out of the content's."""
+def _chroma_blended(painted: Pixels, content: Pixels, amount: float, lab_of: Callable[[Float32], Float32] | None = None) -> Float32:
+    """``painted`` with OKLab's a and b moved towards the content's; ``lab_of`` makes planes of OKLab out of the content's."""
     _check_pixels("painted picture", painted)
     _check_pixels("content", content)
     if content.shape != painted.shape:
@@ -232,7 +224,7 @@ def _blend(painted: Pixels, content: Pixels, amount: float, channels: slice, lab
 
     def blended(ours: Float32, theirs: Float32) -> Float32:
         lab, other = _oklab(ours), (lab_of or _oklab)(theirs)
-        lab[channels] += np.float32(amount) * (other[channels] - lab[channels])
+        lab[1:] += np.float32(amount) * (other[1:] - lab[1:])
         return _rgb(lab)
 
     return _in_bands(blended, painted, content)

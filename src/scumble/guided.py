@@ -42,7 +42,7 @@ def fitted(painted: Array, guide: Array) -> Array:
     y, x = np.triu_indices(3)
     g, p = guide.astype(np.float64), painted.astype(np.float64)
     products = (p[:, None] * g).reshape(9, *g.shape[1:])
-    g_mean, p_mean, squares, products = np.split(_means(np.concatenate([g, p, g[y] * g[x], products])), [3, 6, 12])
+    g_mean, p_mean, squares, products = np.split(window_means(np.concatenate([g, p, g[y] * g[x], products])), [3, 6, 12])
     squares -= g_mean[y] * g_mean[x]
     squares[[0, 3, 5]] += RIDGE
     covariance = products.reshape(3, *g.shape) - p_mean[:, None] * g_mean
@@ -66,14 +66,14 @@ def solved(matrix: Any, right: Any) -> tuple[Any, Any, Any]:
     )
 
 
-def _means(x: Array64) -> Array64:
-    """Of the windows around all places of (C, h, w), as far as there is anything."""
+def window_means(x: Array64, window: int = WINDOW) -> Array64:
+    """Of (C, h, w), the mean around each place over ``window`` more to every side, as far as there is anything."""
     for _ in range(2):  # rows, and turned over columns
         n = x.shape[1]
-        sums = np.zeros((len(x), n + 2 * WINDOW + 1, x.shape[2]))  # of all rows up to one, with what a window has beyond both ends
-        np.cumsum(x, 1, out=sums[:, WINDOW + 1 : WINDOW + 1 + n])
-        sums[:, WINDOW + 1 + n :] = sums[:, WINDOW + n, None]
+        sums = np.zeros((len(x), n + 2 * window + 1, x.shape[2]))  # of all rows up to one, with what a window has beyond both ends
+        np.cumsum(x, 1, out=sums[:, window + 1 : window + 1 + n])
+        sums[:, window + 1 + n :] = sums[:, window + n, None]
         at = np.arange(n)
-        count = np.minimum(at + WINDOW + 1, n) - np.maximum(at - WINDOW, 0)
-        x = ((sums[:, 2 * WINDOW + 1 :] - sums[:, :n]) / count[:, None]).transpose(0, 2, 1)
+        count = np.minimum(at + window + 1, n) - np.maximum(at - window, 0)
+        x = ((sums[:, 2 * window + 1 :] - sums[:, :n]) / count[:, None]).transpose(0, 2, 1)
     return x

@@ -24,6 +24,7 @@ from scumble.errors import MissingExtraError, UsageError, in_range, must_be, one
 from scumble.fusion import METHODS as FUSION_METHODS
 from scumble.fusion import give_back
 from scumble.grain import grained
+from scumble.light import keep_light
 from scumble.mask import MaskLike, composite, masks_of
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import A_STYLE, REFERENCE, Blend, Style, at_reference, is_name, toward, works_in
@@ -104,6 +105,7 @@ class Stylizer:
         style_scale: float | None = None,
         style_fit: str = "own",
         keep_color: float = 0.0,
+        keep_light: float = 0.0,
         grain: float = 1.0,
         mask: MaskLike | Sequence[MaskLike] | None = None,
         quality: str = "good",
@@ -128,6 +130,8 @@ class Stylizer:
             style_fit: the style's pictures in their ``own`` shape, or each in that of the ``content`` (``stretch``), as where both are
                 squeezed to one size before they are compared.
             keep_color: 0 takes the style's colours, 1 keeps the content's (in OKLab: only lightness is painted).
+            keep_light: 0 takes the light as the painting has it; 1 puts the style's lights where the content has its own, see
+                :mod:`scumble.light`: for faces that a dark style loses, and letters on a ground.
             grain: strokes for what is flat: 1 gives it the noise that photographs have before it is painted, 0 none, up to 4 more.
             mask: a Mask, or the path of a picture: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
@@ -149,7 +153,8 @@ class Stylizer:
             MissingExtraError: refinement without PyTorch.
         """
         brush = self.brush(
-            strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, keep_color=keep_color, grain=grain,
+            strength=strength, method=method, style_scale=style_scale, style_fit=style_fit, keep_color=keep_color, keep_light=keep_light,
+            grain=grain,
             quality=quality, steps=steps, encoder=encoder, size=size, detail=detail, statistics=statistics, memory=memory,
             progress=progress, preview=preview, stop=stop,
         )  # fmt: skip
@@ -179,6 +184,7 @@ class Stylizer:
         style_scale: float | None,
         style_fit: str,
         keep_color: float,
+        keep_light: float,
         grain: float,
         quality: str,
         steps: int | None,
@@ -196,6 +202,7 @@ class Stylizer:
         if style_scale is not None:
             in_range("style-scale", style_scale, 0.25, 4.0)
         in_range("keep-color", keep_color, 0.0, 1.0)
+        in_range("keep-light", keep_light, 0.0, 1.0)
         in_range("grain", grain, 0.0, 4.0)
         if size is not None:
             in_range("size", whole("size", size), 1, 100_000)
@@ -216,7 +223,9 @@ class Stylizer:
         refine = Refinement(QUALITIES[quality] if steps is None else steps, encoder, self.engine.device, budget, progress, preview, stop)
         if strength > 0:
             refine.check()
-        return Brush(method, strength, style_scale, style_fit, keep_color, grain, quality != "draft", detail, statistics, budget, refine)
+        return Brush(
+            method, strength, style_scale, style_fit, keep_color, keep_light, grain, quality != "draft", detail, statistics, budget, refine
+        )
 
     def _paint(self, pixels: Array, seen: Seen, brush: Brush) -> Array:
         """Paint at the working size, refine there, come back to the picture's own."""
@@ -254,7 +263,7 @@ class Stylizer:
                 ground, shown, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
             )
         painted = give_back(painted, small, ground, brush.strength)  # what shows of the content shows without grain
-        return brush.refine(painted, small, seen)
+        return keep_light(brush.refine(painted, small, seen), small, brush.keep_light)
 
     def _in_one_pass(self, small: Array, shown: Array, style: Style, brush: Brush) -> Array | None:
         """None if there is not enough memory, after all."""
@@ -356,6 +365,7 @@ class Brush:
     style_scale: float | None
     style_fit: str
     keep_color: float
+    keep_light: float
     grain: float
     look: bool
     """Whether what a first painting lacks of the style is looked for."""

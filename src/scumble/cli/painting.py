@@ -81,6 +81,10 @@ def stylize(
         typer.Option(metavar="own|stretch", help="The style's picture in its own shape, or stretched to that of the input first."),
     ] = None,
     keep_color: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the input's colours stays.")] = None,
+    keep_light: Annotated[
+        float | None,
+        typer.Option(metavar="0..1", help="How far light and dark lie as in the input: for faces that a dark style loses."),
+    ] = None,
     grain: Annotated[
         float | None, typer.Option(metavar="0..4", help="Strokes for what is flat: 1 as a photograph's noise makes them, 0 none.")
     ] = None,
@@ -143,7 +147,7 @@ def stylize(
     masks = tuple(os.fspath(m) for m in mask or ())
     settings: dict[str, Any] = {
         "strength": strength, "method": method, "style_scale": style_scale, "style_fit": style_fit, "keep_color": keep_color,
-        "grain": grain, "quality": quality, "steps": steps, "encoder": encoder, "size": size, "feather": feather,
+        "keep_light": keep_light, "grain": grain, "quality": quality, "steps": steps, "encoder": encoder, "size": size, "feather": feather,
         "invert_mask": invert_mask, "detail": detail, "statistics": statistics, "memory": memory,
         "device": device, "threads": threads, "max_pixels": max_pixels,
     }  # fmt: skip

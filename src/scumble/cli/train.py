@@ -252,7 +252,7 @@ def train_generator(
 @app.command("library", cls=defaults_from("scumble.train.tuning:RECIPE", "scumble.train.tuning:tune", "scumble.train.library:tune_works"))
 def train_library(
     gallery: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Pictures and their gallery.csv (name, title, artist, ...).", show_default=False)
+        Path, typer.Argument(metavar="FOLDER", help="Pictures and their gallery.csv (name, title, artist, ..., crop).", show_default=False)
     ],
     *,
     weights: Annotated[Path, typer.Option(metavar="FOLDER", help="Write the library and the manifest there.", show_default=False)],

@@ -77,6 +77,11 @@ class Options(BaseModel):
         json_schema_extra={"enum": list[Any](STYLE_FITS)},
     )
     keep_color: float = Field(_DEFAULTS["keep_color"], description="How much of the input's colours stays.", json_schema_extra=_known(0, 1))
+    keep_light: float = Field(
+        _DEFAULTS["keep_light"],
+        description="How much what is light in the input is light in the painting, in the style's own range: for faces and letters.",
+        json_schema_extra=_known(0, 1),
+    )
     grain: float = Field(
         _DEFAULTS["grain"],
         description="Strokes for what is flat: 1 as a photograph's noise makes them, 0 none, as is usual for films.",

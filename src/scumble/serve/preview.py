@@ -21,6 +21,7 @@ from scumble import cascade, tiling
 from scumble.color import keep_chroma, rgb_to_oklab
 from scumble.fusion import give_back
 from scumble.grain import grained
+from scumble.light import keep_light
 from scumble.mask import Mask, composite
 from scumble.picture import Picture
 from scumble.serve.limits import Cache, Upload
@@ -102,9 +103,7 @@ class Previewer:
         if settings["strength"] <= 0:
             return content
         place = self._place(kept, settings)
-        layers = [
-            self._coloured(place, self._painted(place, kept, content, style, settings), content, settings["keep_color"]) for style in styles
-        ]
+        layers = [self._kept(place, self._painted(place, kept, content, style, settings), content, settings) for style in styles]
         if not masks:
             return content.with_pixels(layers[0])
         layers = layers * len(masks) if len(layers) == 1 else layers
@@ -235,11 +234,15 @@ class Previewer:
         self.paces[kind].took(pixels, self._clock() - began)
         return painted
 
-    def _coloured(self, place: tuple[Any, ...], painted: Array, content: Picture, amount: float) -> Array:
-        """Colours kept; in threads side by side, on two cores, it took longer: they wait for each other between steps this short."""
-        if amount == 0:
+    def _kept(self, place: tuple[Any, ...], painted: Array, content: Picture, settings: Mapping[str, Any]) -> Array:
+        """Light and colours kept; in threads side by side, on two cores, it took longer: they wait for each other between steps this
+        short.
+        """
+        painted = keep_light(painted, content.pixels, settings["keep_light"])
+        if settings["keep_color"] == 0:
             return painted
-        return keep_chroma(painted, self._derived.get((*place[:3], "lab"), lambda: rgb_to_oklab(content.pixels)), amount)
+        lab = self._derived.get((*place[:3], "lab"), lambda: rgb_to_oklab(content.pixels))
+        return keep_chroma(painted, lab, settings["keep_color"])
 
 
 def fitted(picture: Picture, side: int) -> Picture:

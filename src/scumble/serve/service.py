@@ -49,7 +49,7 @@ Terms = Sequence[tuple[float, StyleSource]]
 """A style: one term, or the terms of a blend with their weights."""
 
 OPTIONS = (
-    "strength", "method", "style_scale", "style_fit", "keep_color", "grain", "quality", "steps", "encoder", "size", "detail",
+    "strength", "method", "style_scale", "style_fit", "keep_color", "keep_light", "grain", "quality", "steps", "encoder", "size", "detail",
     "statistics", "feather", "invert_mask",
 )  # fmt: skip
 """What a request may set, by the names that the library has for it. Not among them: ``device``, ``threads`` and ``memory``, which are the

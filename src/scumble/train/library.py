@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scumble._files import reason
 from scumble.engine import Engine
+from scumble.errors import InputError
 from scumble.library import BUILT_IN
 from scumble.picture import Picture
 from scumble.style import Style, Tuning, pack
@@ -33,15 +35,18 @@ COLUMNS = ("name", "title", "artist", "year", "medium", "group")
 def build_library(gallery: Path, folder: Path = FOLDER, engine: Engine | None = None, tuned: Path | None = None) -> int:
     """Encode every work of ``gallery/gallery.csv`` (``name.jpg`` beside it); returns their number.
 
+    A column ``crop``, where there is one, says what part of a picture is the work and no margin, mount or frame, which would be taken for
+    its manner: left, top, right and bottom in shares of its width and height, as in ``0.03 0.03 0.97 0.93``.
     Correlations go in half precision: 48 KB a work, and 11 KB more if it is among those of :func:`tune_works` in the folder ``tuned``.
     """
     from safetensors.numpy import save
 
     engine = engine or Engine()
-    rows = [{c: row[c] for c in COLUMNS} for row in _rows(gallery)]
+    works = _rows(gallery)
+    rows = [{c: row[c] for c in COLUMNS} for row in works]
     tensors: dict[str, NDArray[np.floating]] = {}
-    for row in rows:
-        style = Style.from_image(gallery / f"{row['name']}.jpg", engine=engine)
+    for row in works:
+        style = Style.from_image(_work(gallery, row), engine=engine)
         tensors.update({f"{row['name']}/{k}": t for k, t in pack(style.levels, np.float16).items()})
         if style.texture is not None:
             tensors[f"{row['name']}/texture"] = style.texture
@@ -86,7 +91,7 @@ def tune_works(
             continue
         if time.monotonic() - began > recipe.minutes * 60:
             break
-        picture = Picture.open(gallery / f"{row['name']}.jpg")
+        picture = _work(gallery, row)
         style, target = Style.from_image(picture, name=row["name"], engine=engine), target_of_pictures(watching, [picture])
         before = None if painter is None else _tuning(begin or tuned, row["name"], weights)
         style = tune(replace(style, tuning=before), photos, watching, target, recipe, earlier=painter, **settings)
@@ -103,5 +108,26 @@ def _tuning(tuned: Path, name: str, generator: Path = FOLDER / "generator.safete
 
 
 def _rows(gallery: Path) -> list[dict[str, str]]:
-    with (gallery / "gallery.csv").open(encoding="utf-8", newline="") as f:
-        return list(csv.DictReader(f))
+    table = gallery / "gallery.csv"
+    try:
+        with table.open(encoding="utf-8", newline="") as f:
+            reader = csv.DictReader(f)
+            if lacking := [c for c in COLUMNS if c not in (reader.fieldnames or ())]:
+                raise InputError(f"{table} has no column {lacking[0]}; it needs {', '.join(COLUMNS)}, and may have crop")
+            return list(reader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{table} cannot be read ({reason(error)}); give a folder of pictures with their gallery.csv") from error
+
+
+def _work(gallery: Path, row: dict[str, str]) -> Picture:
+    picture = Picture.open(gallery / f"{row['name']}.jpg")
+    if not (crop := row.get("crop")):
+        return picture
+    try:
+        left, top, right, bottom = map(float, crop.split())
+    except ValueError:
+        left = top = right = bottom = 0.0
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise InputError(f"the crop of {row['name']} must be left, top, right and bottom between 0 and 1, as in 0.03 0 1 0.9; got {crop!r}")
+    rows, columns = (slice(round(a * n), round(b * n)) for a, b, n in ((top, bottom, picture.height), (left, right, picture.width)))
+    return Picture.from_array(picture.pixels[rows, columns])
