@@ -325,6 +325,36 @@ def test_a_library_with_tunings(tmp_path: Path, photo: Picture, monkeypatch: pyt
     assert first.tuning.generator == generator_id()
 
 
+def test_a_margin_is_no_part_of_a_work(tmp_path: Path, photo: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    framed = np.ones((200, 300, 3), np.float32)
+    framed[20:160, 30:270] = photo.resized(width=240, height=140).pixels
+    for name in ("work", "framed"):
+        Picture.from_array(framed if name == "framed" else framed[20:160, 30:270]).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.png").rename(tmp_path / f"{name}.jpg")  # whose pixels are these to the last bit
+
+    def built(table: str) -> dict[str, Style]:
+        (tmp_path / "gallery.csv").write_text(table, encoding="utf-8")
+        build_library(tmp_path, tmp_path)
+        monkeypatch.setattr(library, "weight_path", lambda name: tmp_path / name)
+        library._built_in_entries.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        try:
+            return {name: Style.named(name) for name in library._built_in_entries()}  # pyright: ignore[reportPrivateUsage]
+        finally:
+            library._built_in_entries.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+    head = "name,title,artist,year,medium,group,crop\n"
+    styles = built(head + "work,,,,,,\nframed,,,,,,0.1 0.1 0.9 0.8\n")
+    np.testing.assert_array_equal(styles["framed"].vector, styles["work"].vector)
+    for crop in ("0.1 0.1 0.9", "0.5 0 0.4 1", "a b c d", "0 0 1 nan"):
+        with pytest.raises(InputError, match=f"the crop of framed must be left, top, right and bottom between 0 and 1, .* got '{crop}'"):
+            built(f"{head}framed,,,,,,{crop}\n")
+    with pytest.raises(InputError, match=r"gallery.csv has no column title; it needs name, title"):
+        built("name\nwork\n")
+    (tmp_path / "gallery.csv").unlink()
+    with pytest.raises(InputError, match=r"gallery.csv cannot be read \(no such file or directory\); give a folder of pictures"):
+        build_library(tmp_path, tmp_path)
+
+
 def test_the_command_checks_what_a_library_is_tuned_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = ["train", "library", str(tmp_path), "--weights", str(tmp_path)]
     assert run([*there, "--pack", str(tmp_path)]) == 2

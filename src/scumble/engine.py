@@ -40,13 +40,14 @@ FINISH = ("finish_products", "finish_filter", "finish_raise")
 EYE_MULTIPLE = 16
 GENERATOR_MULTIPLE = 8
 GENERATOR_MARGIN = 8
-"""So many mirrored pixels around the picture are painted and cut off, which keeps outside what the net's edge does to a border."""
+"""The picture is mirrored by this many pixels on every side, and that cut off again: what zeros do at the net's border falls there."""
 GENERATOR_RING = 1
-"""And so many around these are seen, but not painted."""
+"""Mirrored pixels around the margin that the first convolution sees and that are not painted."""
 PHASES = (0, 2, 4, 6)
 """Pixels by which a picture is moved, down and to the right, for the paintings that are averaged; see :meth:`Engine.unfinished`."""
 FAR = 1.5
-"""By how much two of these can't differ, of colours in [0, 1]: twelve photographs in five styles have 1.2 at most."""
+"""What differs by more, of colours in [0, 1], between two of these is blown up by a normalisation, and is left out: twelve photographs
+in five styles differ by 1.2 at most."""
 GENERATOR_REACH = 128 + finish.REACH
 """With frozen statistics a painted pixel depends on nothing farther away than this many pixels: how far tiles have to overlap."""
 
@@ -115,7 +116,7 @@ class Engine:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
-        options.enable_mem_pattern = False  # one block for all of a run's tensors: half as much again, and no quicker
+        options.enable_mem_pattern = False  # a pattern is one block for all of a run's tensors: half as much memory again, and no quicker
         # never given back, so not where a service would hold the peak of its largest picture for ever. The eye's: 69 ms for a look, not 78
         options.enable_cpu_mem_arena = name.startswith(("generator", "finish", "eye")) and self.alone
         if options.enable_cpu_mem_arena:
@@ -227,7 +228,8 @@ class Engine:
         for phase in PHASES[1:]:
             apart = _around(self._passed(pixels, modulation, used, np.ones_like(freeze), inside, phase)[0]) - first
             if frozen is None and not _within(apart, FAR):
-                # what hardly varies in the first one, as in drawings and patterns, may vary in another, and is blown up by its measure
+                # a channel that hardly varies at the first phase (drawings, patterns) and does at this one is blown up by the
+                # statistics of the first: this one is measured by itself
                 apart = _around(self._passed(pixels, modulation, None, freeze, inside, phase)[0]) - first
             if not _within(apart, FAR):
                 apart[~(np.abs(apart) < FAR)] = 0

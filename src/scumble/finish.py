@@ -73,12 +73,12 @@ def offsets(patch: int) -> tuple[tuple[int, int], ...]:
 
 
 def texture_size(patch: int) -> int:
-    """T"""
+    """T, the length of a texture: means and autocovariances at all scales."""
     return SCALES * (3 + 9 * len(offsets(patch)))
 
 
 def filters_size(patch: int) -> int:
-    """F"""
+    """F, the length of all passes' filters and biases."""
     return len(PASSES[patch]) * (3 + 9 * (2 * patch - 1) ** 2)
 
 
@@ -102,7 +102,7 @@ def patch_of(texture: Array) -> int:
 
 
 def is_wide(texture: Array) -> bool:
-    """Whether a texture (T,), or none (0,), is of the larger patches: where it has to be good, and not where it has to be quick."""
+    """Whether a texture (T,), or none (0,), is of :data:`WIDE` patches, as stills have; drafts and films have :data:`NARROW` ones."""
     return len(texture) == texture_size(WIDE)
 
 
@@ -123,7 +123,7 @@ def narrow(texture: Array) -> Array:
 def autocovariance(planes: Array) -> Array:
     """Mean and autocovariance of (3, h, w): (3 + 9·D,).
 
-    As if there were nothing but the mean around it: that makes the covariance of patches positive however small the picture.
+    Around the picture there is its mean: so the covariance of patches has no negative eigenvalues, however small the picture.
     """
     _, h, w = planes.shape
     mean, apart = planes.mean((1, 2)), w + WIDE - 1
@@ -307,8 +307,8 @@ def finish(
     """(3, H, W) with the texture that is ``wanted`` (T,), not clipped, and the filters (F,) that did it.
 
     ``guide`` is the photograph's (:func:`scumble.guided.guide`).
-    ``frozen`` ones of patches as large replace them to the share ``freeze`` in [0, 1], (F,); all of them where nothing is ``wanted``. What
-    lies around the picture in ``cells`` is overwritten.
+    ``frozen`` filters, of patches of the same size, replace those to the share ``freeze`` in [0, 1], (F,), or wholly if nothing is
+    ``wanted``. What lies around the picture in ``cells`` is overwritten.
     """
     if frozen is None:
         assert wanted is not None

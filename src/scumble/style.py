@@ -35,9 +35,9 @@ REFERENCE = 720
 """Styles are measured at the size of a square with sides of this many pixels (smaller pictures at their own): the brush of a
 style has the same width whichever file it came from."""
 SPUN = 0.085
-"""How far beyond strength 1 the net is asked for what is painted at several phases (:meth:`~scumble.engine.Engine.unfinished`), whose mean
-has less of a style. 24 pairs (content, structure, style): 0.433, 0.277, 0.528 at 0, 0.457, 0.292, 0.518 at 0.07, 0.461, 0.295, 0.516 at
-0.085; 0.466, 0.290, 0.514 painted at one phase. All with windows of 9 x 9 in :mod:`scumble.guided`, where there are 11 x 11 now."""
+"""Strength above 1 that makes up for what the mean of several phases (:meth:`~scumble.engine.Engine.unfinished`) lacks of a style. 24
+pairs (content, structure, style): 0.433, 0.277, 0.528 at 0, 0.457, 0.292, 0.518 at 0.07, 0.461, 0.295, 0.516 at 0.085; 0.466, 0.290,
+0.514 painted at one phase. All with windows of 9 x 9 in :mod:`scumble.guided`, where there are 11 x 11 now."""
 A_STYLE = "a style must be a name, a path (of a picture, a folder, a .style file), a Picture, a Style or a blend such as 0.7 * a + 0.3 * b"
 """What messages say is allowed where something can be none."""
 
@@ -116,7 +116,7 @@ class Style:
 
     @staticmethod
     def pooled(works: Sequence[Style], name: str = "") -> Style:
-        """The mixture of ``works``, one at least, with equal weight; what they were tuned by is none of its own."""
+        """The mixture of ``works``, one at least, with equal weight; it has no tuning, even if all of them have."""
         textures = [w.texture for w in works if w.texture is not None]
         pooled = tuple(mixture([w.levels[k] for w in works], [1.0] * len(works)) for k in range(5))
         return Style(pooled, name, texture=finish.mixed(textures, [1.0] * len(textures)) if textures else None)
@@ -303,7 +303,7 @@ class Blend:
         return Style(levels, name, tuning=blended_tuning(self.terms), texture=texture)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write what it comes to, see :meth:`blended` and :meth:`Style.save`."""
+        """Blend, and write that: see :meth:`blended` and :meth:`Style.save`."""
         return self.blended().save(path, overwrite=overwrite)
 
 
@@ -333,7 +333,7 @@ def _vector(levels: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]])
 
 
 def toward(modulation: NDArray[np.float32], other: NDArray[np.float32], share: float) -> NDArray[np.float32]:
-    """From one modulation towards another; where only one of them has a texture, without, and with one of smaller patches where one has."""
+    """From one modulation towards another. Without a texture unless both have one, and of the smaller patches if either is."""
     wide = finish.texture_size(finish.WIDE)
     if abs(len(modulation) - len(other)) == wide - finish.texture_size(finish.NARROW):
         n = min(len(modulation), len(other))
@@ -378,7 +378,7 @@ def _check_numbers(tensors: dict[str, NDArray[np.floating]]) -> None:
         if shapes != [(channels,), (channels,), (channels * (channels - 1) // 2,)] or tensors[f"std{k}"].min() < 0:
             raise ValueError(f"level {k} is none of the eye's")
     if not all(np.isfinite(t).all() for t in tensors.values()) or tensors.get("tuning", np.empty(0)).ndim != 1:
-        raise ValueError("there are numbers that are none, or not where they belong")
+        raise ValueError("a number is not finite, or the tuning is no vector")
 
 
 def _unpack(tensors: dict[str, NDArray[np.floating]]) -> tuple[Moments, ...]:

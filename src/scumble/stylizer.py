@@ -50,8 +50,8 @@ above it strokes would get finer and finer until the eye sees none."""
 DETAILED = 64_000_000
 """Pixels above which what is finer than the brush is painted, too: who zooms in would else see a tinted photograph."""
 SMALLEST = 16
-"""Pixels a side. A narrower picture is repeated, mirrored, until it has four times as many: by the statistics of a few pixels anything is
-far from the mean, and a red one was painted black."""
+"""Pixels a side. A narrower picture is repeated, mirrored, until it has four times as many: statistics of a few pixels mean nothing
+(a red one was painted black)."""
 MEMORY = 2_500_000_000
 """Bytes that a net may take for a picture which is held in memory, unless another budget is given."""
 
@@ -62,7 +62,7 @@ class Stylizer:
     Args:
         device: ``auto``, ``cpu``, ``cuda``, … see :class:`~scumble.engine.Engine`.
         threads: for one picture; None is all cores.
-        max_pixels: larger pictures are refused as styles and masks, where it is paths that are given.
+        max_pixels: of a style's or a mask's file that is opened by its path; a larger one is refused.
     """
 
     def __init__(self, device: str = "auto", threads: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
@@ -136,7 +136,7 @@ class Stylizer:
             mask: a Mask, or the path of a picture: white is painted, black stays; with several, each is painted with its own style.
             quality: ``draft`` is one pass; ``good`` looks at what that lacks of the style and paints once more (the fusion methods lack
                 nothing, and paint once); ``fine`` and ``best`` go on to optimise the pixels (needs ``scumble[torch]``).
-            steps: how many steps of that, in place of ``quality``'s.
+            steps: steps of that optimisation, in place of ``quality``'s 0, 0, 25 and 75.
             encoder: whose features the refinement is measured in: ``eye``, or ``vgg19`` and the like, see :mod:`scumble.nets.vgg`. The eye
                 sees more of a style that is a picture or a folder than of a Style, a name or a blend, which are but statistics.
             size: the longer side of the result in pixels; None is the content's own.
@@ -389,7 +389,7 @@ class Refinement:
     stop: Callable[[], bool] | None
 
     def check(self) -> None:
-        """UsageError for an encoder or a device that there is not, MissingExtraError without PyTorch; without steps there is nothing to."""
+        """UsageError for an encoder or a device that there is not, MissingExtraError without PyTorch. Nothing if ``steps`` is 0."""
         if self.steps == 0:
             return
         if find_spec("torch") is None:
