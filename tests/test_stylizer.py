@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scumble import Picture, Style, Stylizer, finish, guided, metrics, stylize, tiling
 from scumble.errors import UsageError
 from scumble.mask import Mask
-from scumble.stylizer import METHODS, working_scale
+from scumble.stylizer import METHODS, Settings, working_scale
 
 painter = Stylizer(threads=1)
 
@@ -309,6 +310,10 @@ def test_a_style_is_stretched_to_its_own_shape_turned(style: Style) -> None:
     content, work = photograph(80, 60), photograph(60, 80)
     by_hand = painter(content, work.resized(width=60, height=80))
     assert np.array_equal(painter(content, work, style_fit="stretch").pixels, by_hand.pixels)
+
+
+def test_the_front_door_knows_all_settings() -> None:
+    assert set(Settings.__annotations__) == set(inspect.signature(Stylizer.__call__).parameters) - {"self", "content", "style"}
 
 
 def test_encoders_are_named_in_any_case_and_the_eye_without_layers(style: Style) -> None:

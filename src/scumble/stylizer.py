@@ -12,7 +12,7 @@ from inspect import signature
 from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from scumble.mask import MaskLike, composite, masks_of
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.style import A_STYLE, REFERENCE, Blend, Style, at_reference, is_name, toward, works_in
 from scumble.subject import subject
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 log = logging.getLogger(__name__)
 
@@ -476,6 +479,29 @@ def _pictures(source: _Pictures, max_pixels: int, shape: tuple[int, int] | None 
     return [at_reference(p, shape).pixels for p in pictures]
 
 
+class Settings(TypedDict, total=False):
+    """Those of :meth:`Stylizer.__call__`, so that editors and type checkers know them where they are passed on by name."""
+
+    strength: float
+    method: str
+    style_scale: float | None
+    style_fit: str
+    keep_color: float
+    keep_light: float
+    grain: float
+    mask: MaskLike | Sequence[MaskLike] | None
+    quality: str
+    steps: int | None
+    encoder: str
+    size: int | None
+    detail: str | None
+    statistics: str
+    memory: int | None
+    progress: Progress | None
+    preview: Callable[[Array], None] | None
+    stop: Callable[[], bool] | None
+
+
 @lru_cache(maxsize=2)
 def _stylizer(device: str, max_pixels: int) -> Stylizer:
     return Stylizer(device, max_pixels=max_pixels)
@@ -487,7 +513,7 @@ def stylize(
     *,
     device: str = "auto",
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    **settings: object,
+    **settings: Unpack[Settings],
 ) -> Picture:
     """Paint one picture; the settings are those of :meth:`Stylizer.__call__`.
 
@@ -495,4 +521,4 @@ def stylize(
     """
     picture = content if isinstance(content, Picture) else Picture.open(content, max_pixels=max_pixels)
     must_be("device must be a text, as 'auto' or 'cpu'", device, str)
-    return _stylizer(device, whole("max-pixels", max_pixels))(picture, style, **settings)  # pyright: ignore[reportArgumentType]
+    return _stylizer(device, whole("max-pixels", max_pixels))(picture, style, **settings)

@@ -1,4 +1,4 @@
-"""The verbs ``train eye | sight | decoder | cascade | generator``: options in, checkpoints and weight files out."""
+"""The verbs ``train eye | sight | decoder | cascade | generator | library``: options in, checkpoints and weight files out."""
 
 from __future__ import annotations
 
