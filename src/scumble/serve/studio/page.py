@@ -57,20 +57,18 @@ def lay_out(desk: Desk) -> gr.Blocks:
                     film_tab(desk, sitting, QUIET)
 
         settings = list(controls.values())
-        seen = [stage, share, download]
+        seen = [stage, share, download, status]
         # what is clicked before the sitting is there would find none
         page.load(desk.sit, None, sitting, **QUIET).success(_seated, None, [stage, gallery], **QUIET)
         for event, take in (("picture", desk.take_picture), ("example", desk.take_example)):
-            widgets.on(stage, event)(take, [sitting, stage], [stage, gallery, status], **QUIET).success(
-                desk.preview, [sitting, *settings], seen, **QUIET
-            )
+            widgets.on(stage, event)(take, [sitting, stage, *settings], [*seen, gallery], **QUIET)
         for part, event, take in ((gallery, "pick", desk.pick), (stage, "mask", desk.take_mask)):
             widgets.on(part, event)(take, [sitting, part, *settings], seen, **LIVE)
         widgets.on(gallery, "own")(desk.take_styles, [sitting, gallery], gallery, **QUIET)
         controls["style_scale"].input(desk.widen, [sitting, *settings], [controls["natural"], *seen], **LIVE)
         moved = [control.input for name, control in controls.items() if name not in ("format", "style_scale")]
         gr.on(moved, desk.preview, [sitting, *settings], seen, **LIVE)
-        controls["format"].input(desk.say, [sitting, *settings], [share, download], **QUIET)
+        controls["format"].input(desk.say, [sitting, *settings], [share, download, status], **QUIET)
 
         painting = [stage, status, paint, stop, download, past]
         paint.click(desk.paint, [sitting, *settings], painting, trigger_mode="once", **QUIET)
