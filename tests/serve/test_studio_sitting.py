@@ -383,6 +383,19 @@ def test_what_went_wrong_is_forgotten_with_the_next_setting_but_not_how_far_a_pa
     assert desk.preview(sitting, *CONTROLS)[3] == ""
 
 
+def test_a_film_that_can_not_be_read_is_called_by_its_name_and_the_one_of_before_is_put_away(desk, sitting, tmp_path):
+    pytest.importorskip("av", reason="the film tab comes with the extra video")
+    from scumble.serve.studio.film import _FilmDesk
+
+    place = tmp_path / "upload" / "cut.mp4"
+    place.parent.mkdir()
+    place.write_bytes(b"Dear Sirs")
+    (_, *begun), (status, *_) = _FilmDesk(desk).paint(sitting, str(place), "irises", 1.0, 0.0, 0.0, 0)
+    _, _, empty, film, moving, download = begun
+    assert empty.visible and not film.visible and not moving.visible and not download.visible
+    assert "The film cut.mp4 can&#x27;t be read as a video" in status and str(tmp_path) not in status
+
+
 def test_an_overtaken_preview_is_not_the_latest(sitting):
     first = sitting.turn()
     assert sitting.is_latest(first)

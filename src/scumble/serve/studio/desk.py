@@ -287,7 +287,7 @@ class Desk:
             _download(painting),
             _past(sitting, painting),
             gr.HTML(shell=command(shared), python=python(shared)),
-            s["strength"], s["keep_color"], s["style_scale"] is None, gr.skip() if s["style_scale"] is None else s["style_scale"],
+            s["strength"], s["keep_color"], s["style_scale"] is None, s["style_scale"] or 1.0,
             s["quality"], s["method"], s["size"] or 0, painting.format,
         )  # fmt: skip
 

@@ -101,9 +101,9 @@ def _quality() -> gr.Radio:
 def _controls(quality: gr.Radio) -> dict[str, Any]:
     """In the order in which :meth:`~scumble.serve.studio.desk.Desk.set` takes them."""
     usual = defaults()
-    strength = gr.Slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-strength")
-    keep = gr.Slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-keep")
-    scale = gr.Slider(0.25, 4, 1, step=0.05, label="Brush size", elem_id="sc-brush")
+    strength = widgets.slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-strength")
+    keep = widgets.slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-keep")
+    scale = widgets.slider(0.25, 4, 1, step=0.05, label="Brush size", elem_id="sc-brush")
     natural = gr.Checkbox(usual["style_scale"] is None, label="As wide as the artist's own brush", elem_id="sc-natural")
     with gr.Accordion("More", open=False, elem_id="sc-more"):
         method = gr.Dropdown([(_METHOD[name], name) for name in METHODS], value=usual["method"], label="Method", elem_id="sc-method")

@@ -32,7 +32,7 @@ async function take(file) {
     send('picture');
   } catch (error) {
     working(false);
-    fail('the picture could not be sent (' + error.message + '); try once more');
+    fail('The picture could not be sent (' + error.message + '); try once more');
   }
 }
 function pictureIn(list) { return Array.from(list || []).find((f) => f.type.startsWith('image/') || /\.(heic|heif|avif|tiff?)$/i.test(f.name)); }
@@ -48,7 +48,7 @@ root.addEventListener('drop', (e) => {
   e.preventDefault();
   over();
   const file = pictureIn(e.dataTransfer.files);
-  if (file) take(file); else fail('what was dropped is not a picture file; drop a JPEG, PNG, WebP, TIFF, AVIF or HEIC file');
+  if (file) take(file); else fail('What was dropped is not a picture file; drop a JPEG, PNG, WebP, TIFF, AVIF or HEIC file');
 });
 function over() { depth = 0; root.classList.remove('sc-over'); $('.sc-hint').hidden = true; }
 document.addEventListener('paste', (e) => {
@@ -63,7 +63,7 @@ async function camera() {
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 4096 } } });
   } catch (error) {
-    fail('there is no camera, or it may not be used; allow it in the browser, or choose a picture');
+    fail('There is no camera, or it may not be used; allow it in the browser, or choose a picture');
     return;
   }
   dialog.showModal();
