@@ -18,17 +18,20 @@ pytest.importorskip("gradio", reason='the page needs Gradio: pip install "scumbl
 
 import gradio
 from gradio.utils import get_upload_folder
+from starlette.testclient import TestClient
 
 from scumble import library
 from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
 from scumble.recipe import restore
+from scumble.serve.app import create_app
 from scumble.serve.limits import Upload
 from scumble.serve.service import PaintService, defaults
 from scumble.serve.settings import Settings
 from scumble.serve.studio import sitting as module
 from scumble.serve.studio.desk import Desk, received
 from scumble.serve.studio.look import STATIC
+from scumble.serve.studio.page import _quality
 from scumble.serve.studio.share import Shared, command, python
 from scumble.serve.studio.sitting import ORIGINAL, Look, Sitting, decoded, shown
 from scumble.style import Blend, Style
@@ -394,6 +397,25 @@ def test_a_film_that_can_not_be_read_is_called_by_its_name_and_the_one_of_before
     _, _, empty, film, moving, download = begun
     assert empty.visible and not film.visible and not moving.visible and not download.visible
     assert "The film cut.mp4 can&#x27;t be read as a video" in status and str(tmp_path) not in status
+
+
+@pytest.mark.parametrize(("most", "offered"), [(0, 2), (50, 3), (1000, 4)])
+def test_only_qualities_that_the_service_takes_are_offered(most, offered):
+    pytest.importorskip("torch", reason="refinement needs PyTorch")
+    assert len(_quality(most).choices) == offered
+
+
+def test_what_is_wrong_with_ones_own_styles_is_told_of_each(desk, sitting):
+    value = {"files": [sent("letter.txt", b"Dear Sirs"), sent("empty.png", b"")]}
+    told = desk.take_styles(sitting, value).props["error"]
+    assert told.startswith("letter.txt: the file is not a picture") and ". empty.png: the picture is empty" in told and told.endswith(".")
+
+
+def test_what_is_at_no_path_is_told_as_by_the_api(tmp_path):
+    client = TestClient(create_app(Settings(data=tmp_path)), base_url="http://localhost")
+    for method, path, status in (("GET", "/foo", 404), ("GET", "//v1/styles", 404), ("PUT", "/", 405), ("POST", "/docs", 405)):
+        answer = client.request(method, f"http://localhost{path}")
+        assert answer.status_code == status and set(answer.json()) == {"error", "id"}
 
 
 def test_an_overtaken_preview_is_not_the_latest(sitting):

@@ -8,8 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Mount
 
+from scumble.serve.answers import explain
 from scumble.serve.service import PaintService
 from scumble.serve.studio.desk import Desk
 from scumble.serve.studio.look import STATIC, theme
@@ -32,7 +37,7 @@ def mount(app: FastAPI, service: PaintService, path: str = "/") -> FastAPI:
                 desk.close()
 
     app.router.lifespan_context = until_closed
-    return gr.mount_gradio_app(
+    app = gr.mount_gradio_app(
         app,
         lay_out(desk),
         path=path,
@@ -51,3 +56,11 @@ def mount(app: FastAPI, service: PaintService, path: str = "/") -> FastAPI:
         mcp_server=False,
         enable_monitoring=False,
     )
+    page = next(r.app for r in reversed(app.routes) if isinstance(r, Mount) and isinstance(r.app, FastAPI))
+    page.add_exception_handler(HTTPException, _nowhere)
+    return app
+
+
+async def _nowhere(request: Request, error: HTTPException) -> Response:
+    """What is at no path falls through to the page, and gets the same answer as everywhere; the page's own errors are its own."""
+    return await (explain if error.status_code in (404, 405) else http_exception_handler)(request, error)

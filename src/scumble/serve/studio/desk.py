@@ -22,7 +22,7 @@ from gradio.utils import get_upload_folder
 from scumble import library
 from scumble.errors import InputError, ScumbleError
 from scumble.picture import Picture
-from scumble.serve.limits import BusyError, Cache, Slots, Upload
+from scumble.serve.limits import BusyError, Cache, IsFilmError, Slots, Upload
 from scumble.serve.preview import Kept
 from scumble.serve.service import PaintService
 from scumble.serve.studio import widgets
@@ -95,6 +95,9 @@ class Desk:
         """
         try:
             kept = sitting.open(received(value))
+        except IsFilmError as error:
+            yield _stage(error=f"{sentence(error)[:-1]}; the tab Film takes it."), *(gr.skip(),) * 4
+            return
         except ScumbleError as error:
             yield _stage(error=sentence(error)), *(gr.skip(),) * 4
             return
@@ -120,9 +123,9 @@ class Desk:
             try:
                 chosen = sitting.add_style(received(sent)).source
             except ScumbleError as error:
-                problems.append(sentence(error))
+                problems.append(f"{sent['name']}: {error}.")
         own = [{"source": o.source, "title": Path(o.upload.name).stem, "thumbnail": o.thumbnail} for o in sitting.own.values()]
-        return gr.HTML(own=own, chosen=chosen, error="; ".join(problems), beat=next(_BEATS))
+        return gr.HTML(own=own, chosen=chosen, error=" ".join(problems), beat=next(_BEATS))
 
     @seated
     def pick(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, ...]:

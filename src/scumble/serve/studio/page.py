@@ -38,7 +38,7 @@ def lay_out(desk: Desk) -> gr.Blocks:
                 with gr.Column(elem_id="sc-main"):
                     stage = widgets.stage(limit)
                     with gr.Row(elem_id="sc-actions"):
-                        quality = _quality()
+                        quality = _quality(desk.service.settings.max_steps)
                         stop = gr.Button("Stop, keep the best so far", visible=False, elem_id="sc-stop")
                         download = gr.DownloadButton("Download", visible=False, elem_id="sc-download")
                         paint = gr.Button("Paint in full size", variant="primary", elem_id="sc-paint")
@@ -87,10 +87,11 @@ def _close(sitting: Sitting | None) -> None:
         sitting.close()
 
 
-def _quality() -> gr.Radio:
+def _quality(most: int) -> gr.Radio:
+    """``most`` is how many steps the service takes."""
     refines = find_spec("torch") is not None
     return gr.Radio(
-        [(_QUALITY[name], name) for name, steps in QUALITIES.items() if refines or not steps],
+        [(_QUALITY[name], name) for name, steps in QUALITIES.items() if steps <= (most if refines else 0)],
         value=defaults()["quality"],
         label="Quality",
         info=None if refines else "Fine and best need PyTorch on the server",
