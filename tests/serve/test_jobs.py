@@ -254,6 +254,7 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
+            self.said = self.process.stdout.read()
         finally:
             self.kill()
 
@@ -296,8 +297,12 @@ def test_what_runs_when_the_service_is_stopped_waits_for_its_return(tmp_path, ph
     try:
         running = first.client.submit(photo, "irises", steps=1000)
         until(lambda: first.client.job(running.id).done >= 1)
+        events = first.client.events(running.id)  # somebody listens
+        next(events)
     finally:
+        began = time.monotonic()
         first.stop()
+    assert time.monotonic() - began < 8 and "Traceback" not in first.said
     from scumble.serve.store import Store
 
     store = Store(tmp_path, 10**9, 10, 100)

@@ -144,6 +144,30 @@ def test_an_upload_that_does_not_come_is_given_up(plain):
     assert 2 < time.monotonic() - began < 15
 
 
+def test_streams_without_an_end_of_their_own_end_with_the_service():
+    import asyncio
+
+    async def run():
+        sent = []
+
+        async def app(_scope, _receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream; charset=utf-8")]})
+            await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        guard = security.Guard(app, Settings(), lambda *_: None)
+        scope = {"type": "http", "method": "GET", "path": "/v1/jobs/x/events", "headers": [(b"host", b"localhost")], "client": None}
+        stream = asyncio.create_task(guard(scope, None, send))
+        await asyncio.sleep(0.01)
+        guard.close_streams()
+        await asyncio.wait_for(stream, 5)
+        return sent[-1]
+
+    assert asyncio.run(run()) == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
 def test_a_page_takes_nothing_from_the_quota_of_programs():
     import asyncio
 

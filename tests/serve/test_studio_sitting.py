@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import base64
+import os
 import shlex
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from scumble import library
 from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
 from scumble.recipe import restore
+from scumble.serve import studio
 from scumble.serve.app import create_app
 from scumble.serve.limits import Upload
 from scumble.serve.service import PaintService, defaults
@@ -416,6 +420,48 @@ def test_what_is_at_no_path_is_told_as_by_the_api(tmp_path):
     for method, path, status in (("GET", "/foo", 404), ("GET", "//v1/styles", 404), ("PUT", "/", 405), ("POST", "/docs", 405)):
         answer = client.request(method, f"http://localhost{path}")
         assert answer.status_code == status and set(answer.json()) == {"error", "id"}
+
+
+def test_a_page_holds_no_connection_open_to_say_that_it_is_there(tmp_path):
+    async def ask():
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(0 if not sent else 60)
+            return {"type": "http.request", "body": b""}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/gradio_api/heartbeat/abc", "query_string": b"", "http_version": "1.1"}
+        scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http"}
+        await asyncio.wait_for(create_app(Settings(data=tmp_path))(scope, receive, send), 5)
+        return sent[0]["status"], sent[-1].get("more_body", False)
+
+    assert asyncio.run(ask()) == (200, False)
+
+
+def test_who_is_not_heard_of_has_gone_until_heard_of_again(monkeypatch):
+    beats, session = studio.Beats(), SimpleNamespace(is_closed=False)
+    beats.page = SimpleNamespace(state_holder=SimpleNamespace(session_data={"a": session}))
+    beats.hear("a")
+    beats.sweep()
+    assert not session.is_closed
+    monkeypatch.setattr(studio, "SILENT", -1.0)
+    beats.sweep()
+    assert session.is_closed
+    beats.hear("a")
+    assert not session.is_closed
+
+
+def test_what_is_left_of_an_upload_that_broke_off_goes(desk, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    old, fresh = tmp_path / "tmpabc", tmp_path / "tmpdef"
+    for path in (old, fresh):
+        path.write_bytes(b"half a pic")
+    os.utime(old, (0, 0))
+    desk.sweep()
+    assert not old.exists() and fresh.exists()
 
 
 def test_an_overtaken_preview_is_not_the_latest(sitting):

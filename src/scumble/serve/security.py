@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -57,6 +58,14 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, observe: Observer) -> None:
         self.app, self.settings, self.observe = app, settings, observe
         self._going: Counter[str] = Counter()
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    def close_streams(self) -> None:
+        """End the responses that have no end of their own, events: the server waits for all others, which have one."""
+        self._closing = True
+        for task in self._streams:
+            task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand on."""
@@ -65,7 +74,7 @@ class Guard:
             return
         path = _placed(scope, self.settings.root_path)
         headers = Headers(scope=scope)
-        started, status, begun = time.monotonic(), 500, False
+        started, status, begun, task = time.monotonic(), 500, False, asyncio.current_task()
         scope.setdefault("state", {})["id"] = request_id = secrets.token_hex(8)
 
         async def dressed(message: Message) -> None:
@@ -78,6 +87,8 @@ class Guard:
                 told["x-request-id"] = request_id
                 if _is_api(path):
                     told.setdefault("cache-control", "no-store")
+                if task is not None and told.get("content-type", "").startswith("text/event-stream"):
+                    self._streams.add(task)
             await send(message)
 
         client = _client(scope)
@@ -91,7 +102,13 @@ class Guard:
                 if begun:
                     raise
                 await _refuse(scope, receive, dressed, error)
+            except asyncio.CancelledError:
+                if not (self._closing and task in self._streams):
+                    raise
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            if task is not None:
+                self._streams.discard(task)
             self._going[client] -= counted
             if not self._going[client]:
                 del self._going[client]

@@ -35,6 +35,8 @@ THUMBNAILS = 32_000_000
 """Bytes of thumbnails that are kept: those of some fifty pictures."""
 PATIENCE = 0.25
 """Seconds between two looks at how far a painting is."""
+ABANDONED = 3600.0
+"""Seconds after which an upload that does not go on has broken off."""
 ELSEWHERE = "The painting is done: it is the first one below, with the picture and the settings that it was begun with."
 _BEATS = count(1)
 
@@ -69,6 +71,13 @@ class Desk:
         self._example = Upload(EXAMPLE, (STATIC / EXAMPLE).read_bytes())
         self._thumbnails: Cache[tuple[str, str], str] = Cache(THUMBNAILS, len)
         self._sittings: WeakSet[Sitting] = WeakSet()
+
+    def sweep(self) -> None:
+        """Delete what is left of uploads that broke off: Gradio writes them to files that it forgets."""
+        for path in Path(get_upload_folder()).glob("tmp*"):
+            with suppress(OSError):
+                if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
 
     def sit(self) -> Sitting:
         """A visitor comes."""

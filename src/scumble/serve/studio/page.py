@@ -78,8 +78,8 @@ def lay_out(desk: Desk) -> gr.Blocks:
     return page
 
 
-def _seated() -> tuple[gr.HTML, gr.HTML]:
-    return gr.HTML(seated=True), gr.HTML(seated=True)
+def _seated(request: gr.Request) -> tuple[gr.HTML, gr.HTML]:
+    return gr.HTML(seated=request.session_hash), gr.HTML(seated=request.session_hash)
 
 
 def _close(sitting: Sitting | None) -> None:

@@ -30,9 +30,7 @@ def head() -> gr.HTML:
 
 def stage(limit: int) -> gr.HTML:
     """The picture: dropped, pasted, chosen or photographed; before and after; the mask. ``limit`` is in bytes."""
-    return _part(
-        "stage", elem_id="sc-stage-block", seated=False, before="", after="", note="", error="", restored=None, limit=limit, beat=0
-    )
+    return _part("stage", elem_id="sc-stage-block", seated="", before="", after="", note="", error="", restored=None, limit=limit, beat=0)
 
 
 def gallery(limit: int, thumbnails: Callable[[Sequence[Any]], Mapping[str, Any]]) -> gr.HTML:
@@ -52,7 +50,7 @@ def gallery(limit: int, thumbnails: Callable[[Sequence[Any]], Mapping[str, Any]]
         "gallery",
         markup,
         elem_id="sc-gallery-block",
-        seated=False,
+        seated="",
         content="",
         own=[],
         chosen="",

@@ -1,6 +1,6 @@
 // The styles, painted on the picture at hand; one is picked, or several blended.
 // Up: props.value = {terms: [[weight, source], …]} with 'pick'; {files: [{path, name}, …]} with 'own'.
-// Down: seated (events before that wait), content (the key of the picture to paint small), own (the user's styles), chosen (one of them, just brought), restored (terms from
+// Down: seated (the session; events before it wait), content (the key of the picture to paint small), own (the user's styles), chosen (one of them, just brought), restored (terms from
 // the history), error, limit (bytes), beat (a number for each answer).
 const $ = (selector) => element.querySelector(selector);
 const root = $('.sc-gallery'), grid = $('.sc-grid'), search = $('input[type=search]'), files = $('input[type=file]'), blend = $('.sc-blend');

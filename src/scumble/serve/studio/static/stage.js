@@ -1,6 +1,6 @@
 // The stage: one picture comes in, and is looked at before and after; a mask is brushed onto it.
 // Up: props.value = {path, name} with 'picture'; {mask, feather, invert} with 'mask'; nothing with 'example'.
-// Down: seated (events before that wait), before, after (addresses of pictures), note, error, restored (a mask from the history), limit (bytes), beat (a number for each answer).
+// Down: seated (the session; events before it wait), before, after (addresses of pictures), note, error, restored (a mask from the history), limit (bytes), beat (a number for each answer).
 const $ = (selector) => element.querySelector(selector);
 const root = $('.sc-stage'), frame = $('.sc-frame'), canvas = $('.sc-canvas'), split = $('.sc-split'), ring = $('.sc-ring');
 const before = $('.sc-before'), after = $('.sc-after'), dialog = $('dialog'), video = $('video');
@@ -9,7 +9,11 @@ const MOST = 1024, STEPS_BACK = 12;
 
 let held = '';
 function send(event) { if (props.seated) trigger(event, {}); else held = event; }
-watch('seated', () => { if (props.seated && held) trigger(held, {}); held = ''; });
+watch('seated', () => {
+  if (props.seated && held) trigger(held, {});
+  held = '';
+  if (props.seated) setInterval(() => fetch(location.pathname.replace(/\/?$/, '/gradio_api/heartbeat/') + props.seated).catch(() => {}), 60000);
+});
 
 function fail(sentence) {
   $('.sc-error').textContent = sentence || '';
