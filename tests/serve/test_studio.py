@@ -33,7 +33,9 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
     with visitor.repainting():
         visitor.slide("brush", 2)
     assert not visitor.page.locator("#sc-natural input").is_checked()  # who moves the slider means it
+    place = visitor.page.locator("#sc-paint").bounding_box()
     visitor.paint()
+    assert visitor.page.locator("#sc-paint").bounding_box() == place
     assert visitor.note.startswith("480 × 360 · good")
     target = visitor.download(tmp_path)
     assert target.name == "holiday-photo-great-wave.png"
@@ -191,7 +193,8 @@ def test_what_was_painted_comes_back_with_all_its_settings(visit, photo_file, tm
     with visitor.repainting():
         visitor.slide("strength", 1.5)
     visitor.paint()
-    assert page.locator(".sc-strip button").count() == 2
+    told = page.locator(".sc-strip span").all_inner_texts()
+    assert told == ["The Great Wave off Kanagawa", "good · 1.5", "Irises", "good · 0.7"]
     with visitor.repainting():
         page.locator(".sc-strip button").nth(1).click()
     assert page.locator("#sc-strength input[type=range]").input_value() == "0.7"

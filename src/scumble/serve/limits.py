@@ -28,7 +28,7 @@ class BusyError(ScumbleError):
     """All workers are busy and the queue is full; ``retry_after`` is in seconds, at least 1."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the service is busy; try again in {retry_after} s")
+        super().__init__(f"as many pictures wait as there is room for; try again in {retry_after} s")
         self.retry_after = retry_after
 
 

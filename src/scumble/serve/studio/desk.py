@@ -24,7 +24,7 @@ from scumble.errors import InputError, ScumbleError
 from scumble.picture import Picture
 from scumble.serve.limits import BusyError, Cache, IsFilmError, Slots, Upload
 from scumble.serve.preview import Kept
-from scumble.serve.service import PaintService
+from scumble.serve.service import PaintService, defaults
 from scumble.serve.studio import widgets
 from scumble.serve.studio.look import STATIC
 from scumble.serve.studio.share import command, python
@@ -356,8 +356,14 @@ def _download(painting: Painting) -> Any:
 
 
 def _past(sitting: Sitting, current: Painting | None = None) -> Any:
-    items = [{"id": p.number, "title": p.title, "thumbnail": p.thumbnail} for p in reversed(sitting.paintings)]
+    items = [{"id": p.number, "title": p.title, "how": _how(p), "thumbnail": p.thumbnail} for p in reversed(sitting.paintings)]
     return gr.HTML(items=items, current=current.number if current else 0)
+
+
+def _how(painting: Painting) -> str:
+    """What tells paintings in the same style apart."""
+    settings = defaults() | dict(painting.look.settings)
+    return f"{settings['quality']} · {settings['strength']:g}"
 
 
 def _address(mask: bytes) -> str:
