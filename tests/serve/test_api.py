@@ -132,9 +132,25 @@ WRONG = {
     "blend": ({}, {"blend": "a,b"}, 422, "a blend is written NAME=WEIGHT"),
     "style and blend": ({}, {"style": "irises", "blend": "irises=1"}, 422, "not both"),
     "weights": ({}, {"style": "irises", "weights": "1,2"}, 422, "one weight for each style; got 2 weights and 1 styles"),
-    "no number": ({}, {"style": "irises", "strength": "much"}, 422, "strength: input should be a valid number"),
+    "no number": ({}, {"style": "irises", "strength": "much"}, 422, "strength must be a number between 0 and 2; got 'much'"),
+    "no whole number": ({}, {"style": "irises", "size": "big"}, 422, "size must be a whole number of 1 or more; got 'big'"),
+    "neither yes nor no": ({}, {"style": "irises", "invert_mask": "so"}, 422, "invert_mask must be true or false; got 'so'"),
+    "the API's names": ({}, {"style": "irises", "style_scale": "9"}, 422, "style_scale must be between 0.25 and 4; got 9"),
+    "a mask without @": (
+        {},
+        {"style": "irises", "mask": "sky.png"},
+        422,
+        "mask must be a file, and a text came; with curl that is -F mask=@FILE, with the @",
+    ),
+    "a film's format": ({}, {"style": "irises", "format": "mp4"}, 422, "the format mp4 is for films, and films are jobs; send the film to"),
+    "a film for a mask": (
+        {"mask": b"\0\0\0\x18ftypisom" + bytes(99)},
+        {"style": "irises"},
+        422,
+        "mask: the file is a film, and a picture is wanted here",
+    ),
     "out of range": ({}, {"style": "irises", "strength": "3.5"}, 422, "strength must be between 0 and 2; got 3.5"),
-    "not finite": ({}, {"style": "irises", "strength": "nan"}, 422, "strength: input should be a finite number"),
+    "not finite": ({}, {"style": "irises", "strength": "nan"}, 422, "strength must be a number between 0 and 2; got 'nan'"),
     "huge": ({}, {"style": "irises", "size": "9" * 400}, 422, "size"),
     "too large a result": ({}, {"style": "irises", "size": "5000"}, 422, "size 5000 makes 18,750,000 pixels of this picture; 100,000 are"),
     "statistics": ({}, {"style": "irises", "statistics": "exat"}, 422, "unknown statistics 'exat'; did you mean 'exact'?"),
@@ -147,7 +163,7 @@ WRONG = {
     "styles without end": ({}, {"style": ["irises"] * 9}, 422, "there may be 8 styles in a request; got 9: send less"),
     "blend without end": ({}, {"blend": ",".join(["irises=1"] * 9)}, 422, "there may be 8 styles in a request; got 9: send less"),
     "unknown format": ({}, {"style": "irises", "format": "exe"}, 422, "unknown picture format 'exe'"),
-    "film option": ({}, {"style": "irises", "steady": "1"}, 422, "unknown option 'steady'"),
+    "film option": ({}, {"style": "irises", "steady": "1"}, 422, "steady is for films, and films are jobs; send the film to POST /v1/jobs"),
 }
 
 
@@ -165,6 +181,7 @@ def test_every_mistake_gets_one_sentence_and_an_id(http, photo, case):
     assert "site-packages" not in answer.text
     assert "\n" not in told["error"]
     assert "scumble " not in told["error"], "the command line is not at hand"
+    assert "/v1/jobs" not in told["error"] or "mask" not in case
 
 
 def test_every_truncation_of_a_picture_is_an_error_or_a_picture(http, photo):
@@ -223,6 +240,19 @@ def test_paths_and_methods_that_are_not_there(http):
     assert http.get("/nothing").json()["error"] == "there is nothing at this path; see /docs"
     assert http.patch("/v1/jobs/x").headers["allow"] == "DELETE, GET"
     assert http.get("/v1/jobs/" + "x" * 22).status_code == 404
+
+
+def test_balancers_may_ask_for_the_head_alone(http):
+    for path in ("/healthz", "/readyz"):
+        answer = http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+    for method, path in (("HEAD", "/metrics"), ("POST", "/docs"), ("PUT", "/readyz"), ("HEAD", "/v1/styles")):
+        answer = http.request(method, path)
+        assert answer.status_code == 405 and "GET" in answer.headers["allow"]
+        assert method == "HEAD" or set(answer.json()) == {"error", "id"}
+    for path in ("/v1", "/v1/", "//v1/styles"):
+        answer = http.get(http.base_url.join(path) if not path.startswith("//") else f"{http.base_url}{path}")
+        assert (answer.status_code, answer.json()["error"]) == (404, "there is nothing at this path; see /docs")
 
 
 def test_the_library(http):

@@ -48,6 +48,7 @@ def test_what_can_be_said_against_it_is_said_at_once(client, photo):
         ({"strength": 3}, "strength must be between"),
         ({"format": "exe"}, "unknown picture format"),
         ({"steady": 1}, "films"),
+        ({"size": 20_000}, "size 20000 makes 300,000,000 pixels of this picture; 50,000,000 are allowed"),
     ):
         with pytest.raises(ServiceError, match=sentence) as refused:
             client.submit(photo, "irises", **options)
@@ -110,9 +111,54 @@ def test_films(client, tmp_path, brushwork):
         ({"style_fit": "stretch"}, "in its own shape"),
         ({"grain": 5}, "grain must be between 0 and 4; got 5"),
         ({"steady": 1.5}, "steady must be between 0 and 1; got 1.5"),
+        (
+            {"detail": "painted"},
+            "films have no detail, but strength, method, style_scale, keep_color, grain, size and steady; leave it out",
+        ),
+        ({"quality": "draft"}, "films have no quality"),
+        ({"size": 20_000}, "size 20000 makes 300,000,000 pixels of a frame"),
     ):
         with pytest.raises(ServiceError, match=sentence):
             client.submit(path, brushwork, **options)
+
+
+def test_what_is_no_film_is_told_at_once(client, tmp_path, photo, monkeypatch):
+    pytest.importorskip("av", reason="needs the extra video")
+    for name, data, sentence in (
+        ("letter.mp4", b"Dear Sirs", r"content: the file can't be read as a video"),
+        ("cut.mp4", b"\0\0\0\x18ftypisom" + bytes(99), "content: the file "),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ServiceError, match=sentence) as refused:
+            client.submit(tmp_path / name, "irises")
+        assert refused.value.status == 422 and "/" not in str(refused.value)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ServiceError, match=r'pip install "scumble\[video\]"') as missing:
+        client.submit(tmp_path / "cut.mp4", "irises")
+    assert missing.value.status == 501
+
+
+def test_an_error_of_a_job_does_not_tell_where_its_files_are(tmp_path, photo):
+    from scumble.errors import InputError
+    from scumble.serve.jobs import Jobs, _Run
+    from scumble.serve.orders import Order
+    from scumble.serve.service import PaintService, Upload
+
+    service = PaintService(Settings(data=tmp_path))
+    jobs = Jobs(service)
+    try:
+        for name, told in (("content", "the content is damaged"), ("result.mp4", "result.mp4 is damaged"), ("", "… is damaged")):
+            job = jobs.add(Order(Upload("a.mp4", photo), [[(1.0, "irises")]], [], {}), "film")
+
+            def fail(run, _order, name=name):
+                raise InputError(f"{jobs.store.path(run.job.id, name) if name else jobs.store.path(run.job.id)} is damaged")
+
+            jobs._film = fail
+            jobs._do(_Run(jobs.store.claim(jobs.owner), 60))
+            assert jobs.store.get(job.id).error == told
+    finally:
+        jobs.close()
+        service.close()
 
 
 def test_an_animation_is_painted_whole(client, tmp_path, brushwork):
@@ -208,6 +254,7 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)
+            self.said = self.process.stdout.read()
         finally:
             self.kill()
 
@@ -250,8 +297,12 @@ def test_what_runs_when_the_service_is_stopped_waits_for_its_return(tmp_path, ph
     try:
         running = first.client.submit(photo, "irises", steps=1000)
         until(lambda: first.client.job(running.id).done >= 1)
+        events = first.client.events(running.id)  # somebody listens
+        next(events)
     finally:
+        began = time.monotonic()
         first.stop()
+    assert time.monotonic() - began < 8 and "Traceback" not in first.said
     from scumble.serve.store import Store
 
     store = Store(tmp_path, 10**9, 10, 100)

@@ -144,6 +144,61 @@ def test_an_upload_that_does_not_come_is_given_up(plain):
     assert 2 < time.monotonic() - began < 15
 
 
+def test_streams_without_an_end_of_their_own_end_with_the_service():
+    import asyncio
+
+    async def run():
+        sent = []
+
+        async def app(_scope, _receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream; charset=utf-8")]})
+            await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        guard = security.Guard(app, Settings(), lambda *_: None)
+        scope = {"type": "http", "method": "GET", "path": "/v1/jobs/x/events", "headers": [(b"host", b"localhost")], "client": None}
+        stream = asyncio.create_task(guard(scope, None, send))
+        await asyncio.sleep(0.01)
+        guard.close_streams()
+        await asyncio.wait_for(stream, 5)
+        return sent[-1]
+
+    assert asyncio.run(run()) == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def test_a_page_takes_nothing_from_the_quota_of_programs():
+    import asyncio
+
+    async def run():
+        hold, answered = asyncio.Event(), []
+
+        async def app(scope, _receive, send):
+            if not scope["path"].startswith("/v1"):
+                await hold.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        async def ask(path):
+            async def send(message):
+                if message["type"] == "http.response.start":
+                    answered.append(message["status"])
+
+            scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1)}
+            await guard(scope, None, send)
+
+        guard = security.Guard(app, Settings(per_client=1), lambda *_: None)
+        pages = [asyncio.create_task(ask("/gradio_api/heartbeat/a")) for _ in range(3)]
+        await asyncio.sleep(0)
+        await ask("/v1/styles")
+        hold.set()
+        await asyncio.gather(*pages)
+        return answered
+
+    assert asyncio.run(run()) == [200] * 4
+
+
 def test_one_client_has_so_many_requests_at_a_time(guarded):
     host, port = guarded.removeprefix("http://").split(":")
     slow = []

@@ -171,6 +171,7 @@ def test_when_all_workers_are_busy_it_says_so(picture, tmp_path):
         ({"method": "wtc"}, "did you mean 'wct'"),
         ({"quality": "bset"}, "did you mean 'best'"),
         ({"steps": 1001}, "steps must be between 0 and 1000; got 1001"),
+        ({"quality": "best"}, "quality 'best' takes 75 steps, and this service takes 50 at most; choose a lower one"),
         ({"steps": -1}, "steps must be between 0"),
         ({"size": 0}, "size must be between 1"),
         ({"feather": 3}, "need a mask"),
@@ -181,7 +182,9 @@ def test_when_all_workers_are_busy_it_says_so(picture, tmp_path):
         ({"device": "cuda"}, "unknown setting 'device'"),
     ],
 )
-def test_settings_are_checked_by_the_library_before_anything_is_painted(service, settings, sentence):
+def test_settings_are_checked_by_the_library_before_anything_is_painted(service, settings, sentence, monkeypatch):
+    if "takes 50" in sentence:
+        monkeypatch.setattr(service, "settings", replace(service.settings, max_steps=50))
     with pytest.raises(UsageError, match=sentence):
         service.check(WAVE, settings)
 

@@ -33,7 +33,9 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
     with visitor.repainting():
         visitor.slide("brush", 2)
     assert not visitor.page.locator("#sc-natural input").is_checked()  # who moves the slider means it
+    place = visitor.page.locator("#sc-paint").bounding_box()
     visitor.paint()
+    assert visitor.page.locator("#sc-paint").bounding_box() == place
     assert visitor.note.startswith("480 × 360 · good")
     target = visitor.download(tmp_path)
     assert target.name == "holiday-photo-great-wave.png"
@@ -100,6 +102,9 @@ def test_styles_are_found_blended_and_brought_along(visit, photo_file, tmp_path)
     assert 0 < page.locator(".sc-card:visible").count() < 20
     with visitor.repainting():
         page.click("[data-source=great-wave] .sc-pick")
+    for typed in ("durer", "Dürer", "DU\u0308RER"):
+        page.fill("input[type=search]", typed)
+        assert page.is_visible("[data-source=young-hare]")
     page.fill("input[type=search]", "no such painter")
     assert page.is_visible(".sc-none")
     page.fill("input[type=search]", "")
@@ -163,8 +168,10 @@ def test_a_refinement_shows_how_it_gets_on_and_stops_with_its_best(visit, small_
     page.wait_for_function("document.querySelector('.sc-note').textContent === 'Not done yet'")  # a preview that improves
     page.wait_for_function("document.querySelector('#sc-status progress')?.value > 0")
     assert "of 75" in page.inner_text("#sc-status")
-    page.click("#sc-stop")
+    assert page.evaluate("document.activeElement.id") == "sc-stop"  # the button that was clicked is gone
+    page.keyboard.press("Enter")
     page.wait_for_selector("#sc-download:visible")
+    assert page.evaluate("document.activeElement.id") in ("sc-download", "sc-paint")
     assert "stopped after" in visitor.note
     target = visitor.download(tmp_path)
     assert 0 <= read_recipe(target)["interrupted"] < 75
@@ -186,12 +193,28 @@ def test_what_was_painted_comes_back_with_all_its_settings(visit, photo_file, tm
     with visitor.repainting():
         visitor.slide("strength", 1.5)
     visitor.paint()
-    assert page.locator(".sc-strip button").count() == 2
+    told = page.locator(".sc-strip span").all_inner_texts()
+    assert told == ["The Great Wave off Kanagawa", "good · 1.5", "Irises", "good · 0.7"]
     with visitor.repainting():
         page.locator(".sc-strip button").nth(1).click()
     assert page.locator("#sc-strength input[type=range]").input_value() == "0.7"
     assert page.locator(".sc-chosen").get_attribute("data-source") == "irises"
     assert visitor.download(tmp_path).read_bytes() == first
+
+
+def test_what_is_typed_beyond_a_slider_is_its_end(visit, photo_file, caplog):
+    visitor = visit()
+    page = visitor.page
+    visitor.open(photo_file)
+    with visitor.repainting():
+        page.fill("#sc-strength input[type=number]", "9")
+    page.locator("#sc-strength input[type=number]").blur()
+    assert page.input_value("#sc-strength input[type=number]") == "2"
+    page.click("#sc-elsewhere button")
+    page.wait_for_selector("[data-text=shell]:has-text('--strength 2')")
+    with visitor.repainting():
+        page.fill("#sc-strength input[type=number]", "")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_copied_command_and_program_paint_the_same(visit, photo_file, tmp_path):
@@ -302,8 +325,17 @@ def test_what_is_no_picture_is_told_in_a_sentence_and_changes_nothing(visit, pho
     page.click("#sc-paint")
     page.wait_for_selector("#sc-status [role=alert]")
     assert page.inner_text("#sc-status") == "There is no picture yet; choose one first."
+    colours = [
+        page.evaluate(f"getComputedStyle(document.querySelector('{place} .sc-error')).color") for place in (".sc-stage", "#sc-status")
+    ]
+    assert colours[0] == colours[1], "both are red"
     visitor.open(photo_file)
-    assert not page.is_visible(".sc-stage .sc-error")
+    assert not page.is_visible(".sc-stage .sc-error") and page.inner_text("#sc-status").strip() == ""
+    shown = visitor.after
+    page.set_input_files("[data-file=any]", wrong)
+    page.wait_for_selector(".sc-stage .sc-error:visible")
+    page.wait_for_timeout(700)  # a preview would be there by now
+    assert page.is_visible(".sc-stage .sc-error") and visitor.after == shown
     page.set_input_files(".sc-gallery input[type=file]", wrong)
     page.wait_for_selector(".sc-gallery .sc-error:visible")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import base64
+import os
 import shlex
 import threading
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,16 +21,21 @@ pytest.importorskip("gradio", reason='the page needs Gradio: pip install "scumbl
 
 import gradio
 from gradio.utils import get_upload_folder
+from starlette.testclient import TestClient
 
 from scumble import library
 from scumble.errors import InputError, UsageError
 from scumble.picture import Picture, read_recipe
+from scumble.recipe import restore
+from scumble.serve import studio
+from scumble.serve.app import create_app
 from scumble.serve.limits import Upload
 from scumble.serve.service import PaintService, defaults
 from scumble.serve.settings import Settings
 from scumble.serve.studio import sitting as module
 from scumble.serve.studio.desk import Desk, received
 from scumble.serve.studio.look import STATIC
+from scumble.serve.studio.page import _quality
 from scumble.serve.studio.share import Shared, command, python
 from scumble.serve.studio.sitting import ORIGINAL, Look, Sitting, decoded, shown
 from scumble.style import Blend, Style
@@ -54,7 +63,8 @@ def a_picture(height=48, width=64, format="png"):
 
 
 def painted(sitting, format=ORIGINAL, **calls):
-    return sitting.paint(sitting.at_hand(), format, cancel=threading.Event(), **calls)
+    sitting.format = format
+    return sitting.paint(sitting.at_hand(), cancel=threading.Event(), **calls)
 
 
 # Sittings -----------------------------------------------------------------------------------------------------------------
@@ -108,7 +118,7 @@ def test_a_mask_means_the_same_in_the_preview_and_in_the_painting(sitting):
     original = sitting.kept().small.pixels
     changed = np.abs(sitting.preview().pixels - original).mean((0, 2))
     assert changed[:400].min() > 0 and changed[640:].max() == 0  # 51 pixels soften the edge to either side, three σ at the most
-    assert sitting.shared(ORIGINAL).settings["feather"] == 102  # pixels of the full picture
+    assert sitting.shared().settings["feather"] == 102  # pixels of the full picture
     sitting.look = replace(sitting.look, invert=True)
     changed = np.abs(sitting.preview().pixels - original).mean((0, 2))
     assert changed[:384].max() == 0 and changed[640:].min() > 0
@@ -129,10 +139,24 @@ def test_what_is_not_done_yet_is_shown_with_mask_and_colours_of_when_it_began(si
 
     monkeypatch.setattr(sitting.service, "painted", painted)
     shown = []
-    sitting.paint(sitting.at_hand(), ORIGINAL, preview=shown.append, cancel=threading.Event())
+    sitting.paint(sitting.at_hand(), preview=shown.append, cancel=threading.Event())
     seen = shown[0].pixels
     assert np.array_equal(seen[:, 17:], content[:, 17:])
     assert np.abs(seen[:, :15] - content[:, :15]).max() > 0.1 and np.ptp(seen[:, :15], axis=2).max() > 0.05
+
+
+def test_a_refinement_by_ones_own_picture_is_replayed_to_the_bit(sitting, service, tmp_path):
+    pytest.importorskip("torch", reason="refinement needs PyTorch")
+    files = {"a.png": a_picture(), "mine.png": a_picture(40, 40)}
+    sitting.open(Upload("a.png", files["a.png"]))
+    own = sitting.add_style(Upload("mine.png", files["mine.png"]))
+    sitting.look = Look(((1.0, own.source),), {"steps": 1})
+    path = painted(sitting).path.rename(tmp_path / "painted.png")
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    request, content = restore(read_recipe(path), path)
+    again = request.paint(service.painter, Picture.open(content), request.open_styles(service.painter), [])
+    assert np.array_equal(Picture.open(path).to_array(), again.to_array())
 
 
 def test_a_refinement_that_is_stopped_says_so(sitting):
@@ -141,7 +165,7 @@ def test_a_refinement_that_is_stopped_says_so(sitting):
     sitting.look = Look(((1.0, "irises"),), {"quality": "best"})
     assert sitting.refines()
     cancel = threading.Event()
-    painting = sitting.paint(sitting.at_hand(), ORIGINAL, cancel=cancel, progress=lambda done, total, loss: done == 2 and cancel.set())
+    painting = sitting.paint(sitting.at_hand(), cancel=cancel, progress=lambda done, total, loss: done == 2 and cancel.set())
     assert "stopped after 2 of 75 steps" in painting.note and read_recipe(painting.path)["interrupted"] == 2
 
 
@@ -156,7 +180,7 @@ def test_paintings_come_back_with_their_picture_and_the_oldest_make_room(sitting
     assert not made[0].path.exists() and not made[0].content.path.exists() and made[1].path.exists()
     back = sitting.back(2)
     assert back is sitting.paintings[0] and sitting.look.terms == ((1.0, "great-wave"),)
-    assert sitting.shared(ORIGINAL).content == "great-wave.png"
+    assert sitting.shared().content == "great-wave.png"
     with pytest.raises(UsageError, match="not kept"):
         sitting.back(1)
 
@@ -299,6 +323,145 @@ def test_a_visitor_of_a_server_that_began_anew_is_told_so(service):
         with pytest.raises(gradio.Error, match="Reload the page"):
             work()
     desk.close()
+
+
+CONTROLS = (1.0, 0.0, True, 1.0, "draft", "generator", 0, ORIGINAL)
+"""What the page sends of its controls, in their order."""
+SKIPPED = gradio.skip()
+
+
+@pytest.fixture
+def desk(service):
+    desk = Desk(service)
+    yield desk
+    desk.close()
+
+
+def sent(name, data):
+    folder = Path(get_upload_folder()) / "abc"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+    return {"path": str(folder / name), "name": name}
+
+
+def test_a_wrong_file_is_told_and_the_open_picture_stays_as_it_is(desk, sitting, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    opened = list(desk.take_picture(sitting, sent("a.png", a_picture()), *CONTROLS))
+    assert opened[-1][0].props["note"] == "Preview" and opened[0][0].props["before"]
+    ((stage, *others),) = desk.take_picture(sitting, sent("letter.png", b"Dear Sirs"), *CONTROLS)
+    assert "not a picture" in stage.props["error"] and "after" not in stage.props and others == [SKIPPED] * 4
+
+
+@pytest.mark.parametrize("meanwhile", ["another picture", "another strength", "another format", "nothing"])
+def test_a_painting_is_shown_only_beside_its_own_picture_and_settings(desk, sitting, monkeypatch, meanwhile):
+    made, other = sitting.service.painted, a_picture(40, 90)
+
+    def slowly(*given, preview, **named):
+        if meanwhile == "another picture":
+            sitting.open(Upload("b.png", other))
+        elif meanwhile != "nothing":
+            desk.say(sitting, *((0.5, *CONTROLS[1:]) if meanwhile == "another strength" else (*CONTROLS[:-1], "TIFF")))
+        preview(np.full((24, 32, 3), 0.5, np.float32))
+        return made(*given, **named)
+
+    sitting.open(Upload("a.png", a_picture()))
+    monkeypatch.setattr(sitting.service, "painted", slowly)
+    *_, (stage, status, _, _, download, past) = seen = list(desk.paint(sitting, *CONTROLS))
+    (painting,) = sitting.paintings
+    assert painting.content.name == "a.png" and painting.look.settings["strength"] == 1.0
+    assert past.props["items"][0]["id"] == painting.number
+    shown = [yielded[0] for yielded in seen if yielded[0] != SKIPPED]
+    if meanwhile == "nothing":
+        assert [s.props["note"] for s in shown] == ["Not done yet", painting.note] and download.value and not status
+    else:
+        assert shown == [] and stage == download == SKIPPED
+        assert "first one below" in status and past.props["current"] == 0
+
+
+def test_what_went_wrong_is_forgotten_with_the_next_setting_but_not_how_far_a_painting_is(desk, sitting):
+    *_, (_, status, *_) = desk.paint(sitting, *CONTROLS)
+    assert "choose one first" in status
+    sitting.open(Upload("a.png", a_picture()))
+    assert desk.preview(sitting, *CONTROLS)[3] == "" == desk.say(sitting, *CONTROLS)[2]
+    painting = desk.paint(sitting, *CONTROLS)
+    next(painting)
+    assert desk.preview(sitting, *CONTROLS)[3] == SKIPPED
+    list(painting)
+    assert desk.preview(sitting, *CONTROLS)[3] == ""
+
+
+def test_a_film_that_can_not_be_read_is_called_by_its_name_and_the_one_of_before_is_put_away(desk, sitting, tmp_path):
+    pytest.importorskip("av", reason="the film tab comes with the extra video")
+    from scumble.serve.studio.film import _FilmDesk
+
+    place = tmp_path / "upload" / "cut.mp4"
+    place.parent.mkdir()
+    place.write_bytes(b"Dear Sirs")
+    (_, *begun), (status, *_) = _FilmDesk(desk).paint(sitting, str(place), "irises", 1.0, 0.0, 0.0, 0)
+    _, _, empty, film, moving, download = begun
+    assert empty.visible and not film.visible and not moving.visible and not download.visible
+    assert "The film cut.mp4 can&#x27;t be read as a video" in status and str(tmp_path) not in status
+
+
+@pytest.mark.parametrize(("most", "offered"), [(0, 2), (50, 3), (1000, 4)])
+def test_only_qualities_that_the_service_takes_are_offered(most, offered):
+    pytest.importorskip("torch", reason="refinement needs PyTorch")
+    assert len(_quality(most).choices) == offered
+
+
+def test_what_is_wrong_with_ones_own_styles_is_told_of_each(desk, sitting):
+    value = {"files": [sent("letter.txt", b"Dear Sirs"), sent("empty.png", b"")]}
+    told = desk.take_styles(sitting, value).props["error"]
+    assert told.startswith("letter.txt: the file is not a picture") and ". empty.png: the picture is empty" in told and told.endswith(".")
+
+
+def test_what_is_at_no_path_is_told_as_by_the_api(tmp_path):
+    client = TestClient(create_app(Settings(data=tmp_path)), base_url="http://localhost")
+    for method, path, status in (("GET", "/foo", 404), ("GET", "//v1/styles", 404), ("PUT", "/", 405), ("POST", "/docs", 405)):
+        answer = client.request(method, f"http://localhost{path}")
+        assert answer.status_code == status and set(answer.json()) == {"error", "id"}
+
+
+def test_a_page_holds_no_connection_open_to_say_that_it_is_there(tmp_path):
+    async def ask():
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(0 if not sent else 60)
+            return {"type": "http.request", "body": b""}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/gradio_api/heartbeat/abc", "query_string": b"", "http_version": "1.1"}
+        scope |= {"headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http"}
+        await asyncio.wait_for(create_app(Settings(data=tmp_path))(scope, receive, send), 5)
+        return sent[0]["status"], sent[-1].get("more_body", False)
+
+    assert asyncio.run(ask()) == (200, False)
+
+
+def test_who_is_not_heard_of_has_gone_until_heard_of_again(monkeypatch):
+    beats, session = studio.Beats(), SimpleNamespace(is_closed=False)
+    beats.page = SimpleNamespace(state_holder=SimpleNamespace(session_data={"a": session}))
+    beats.hear("a")
+    beats.sweep()
+    assert not session.is_closed
+    monkeypatch.setattr(studio, "SILENT", -1.0)
+    beats.sweep()
+    assert session.is_closed
+    beats.hear("a")
+    assert not session.is_closed
+
+
+def test_what_is_left_of_an_upload_that_broke_off_goes(desk, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    old, fresh = tmp_path / "tmpabc", tmp_path / "tmpdef"
+    for path in (old, fresh):
+        path.write_bytes(b"half a pic")
+    os.utime(old, (0, 0))
+    desk.sweep()
+    assert not old.exists() and fresh.exists()
 
 
 def test_an_overtaken_preview_is_not_the_latest(sitting):

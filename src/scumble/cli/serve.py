@@ -136,4 +136,10 @@ def _run(settings: Settings, *, quiet: bool) -> None:
             app, log_level="warning", access_log=False, server_header=False, proxy_headers=True,
             forwarded_allow_ips=settings.trusted_proxies, timeout_keep_alive=10, timeout_graceful_shutdown=10, lifespan="on",
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listening])
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                app.close_streams()
+                await super().shutdown(sockets)
+
+        Server(config).run(sockets=[listening])

@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
 
 from scumble import __version__
 from scumble.errors import ScumbleError
@@ -30,7 +29,7 @@ ABOUT = """Repaints a picture in the manner of another.
 Errors are `{"error": one sentence, "id": of the request}`. With a token, send `Authorization: Bearer TOKEN`."""
 
 
-def create_app(settings: Settings | None = None) -> ASGIApp:
+def create_app(settings: Settings | None = None) -> Guard:
     """The whole service, to be run by one process: workers, caches and limits are this process' own.
 
     UsageError for settings that can't be meant, InputError where the folder for jobs can't be written.

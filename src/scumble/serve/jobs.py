@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 import time
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scumble.errors import ScumbleError
 from scumble.picture import Picture
 from scumble.serve.limits import step_back
-from scumble.serve.orders import FILMS, MEDIA, Order, finished, from_json, suffix, to_json
+from scumble.serve.orders import FILMS, MEDIA, OF_FILMS, Order, finished, from_json, suffix, to_json
 from scumble.serve.preview import SIDE, fitted
 from scumble.serve.service import PaintService, StoppedError
 from scumble.serve.store import LEASE, STATES, Job, Store, write_whole
@@ -146,7 +147,7 @@ class Jobs:
             known = isinstance(error, (ScumbleError, MemoryError))
             if not known:
                 log.exception("job %s failed", job.id)
-            sentence = "out of memory; give a smaller picture" if isinstance(error, MemoryError) else str(error)
+            sentence = "out of memory; give a smaller picture" if isinstance(error, MemoryError) else self._told(job, error)
             self._end(job, "failed", error=sentence if known else "something went wrong; the service's log says more under the job's id")
             return
         if self._over.is_set() and run.cancel.is_set():  # a refinement that the service's end has cut short
@@ -169,6 +170,11 @@ class Jobs:
                 with suppress(OSError):
                     self.store.clear_inputs(ended)
 
+    def _told(self, job: Job, error: BaseException) -> str:
+        """The error's sentence, without the folder of the job: that is nobody's business."""
+        folder = self.store.path(job.id)
+        return str(error).replace(str(folder / "content"), "the content").replace(f"{folder}{os.sep}", "").replace(str(folder), "…")
+
     def _picture(self, run: _Run, order: Order) -> tuple[str, str]:
         def preview(pixels: NDArray[np.float32]) -> None:
             small = fitted(Picture.from_array(np.clip(pixels, 0.0, 1.0)), SIDE)
@@ -189,8 +195,7 @@ class Jobs:
 
         name = f"result.{order.format or 'mp4'}"
         folder, settings = self.store.path(run.job.id), self.service.complete(order.settings)
-        taken = {k: v for k, v in settings.items() if k in ("strength", "method", "style_scale", "keep_color", "size")}
-        taken["grain"] = order.settings.get("grain", 0.0)  # the default of stills is not that of films
+        taken = {name: settings[name] for name in OF_FILMS} | {"grain": order.settings.get("grain", 0.0)}  # that of stills is not 0
 
         def progress(done: int, total: int | None) -> None:
             if self._tell(run, done, total, None) and self.store.used() - run.job.bytes + _size(folder) > self.settings.disk:

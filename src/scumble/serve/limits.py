@@ -23,27 +23,29 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-A_FILM = (
-    "the file is a film, and a picture is wanted here; send it to POST /v1/jobs with a file name such as film.mp4 or a format such as mp4, "
-    "or give it to the page's tab Film"
-)
-
 
 class BusyError(ScumbleError):
     """All workers are busy and the queue is full; ``retry_after`` is in seconds, at least 1."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the service is busy; try again in {retry_after} s")
+        super().__init__(f"as many pictures wait as there is room for; try again in {retry_after} s")
         self.retry_after = retry_after
 
 
+class IsFilmError(InputError):
+    """A film where a picture is wanted; what to do with it depends on where it came from."""
+
+
 def opened(data: bytes, max_pixels: int) -> Picture:
-    """The picture in ``data``; InputError if it is none, or larger. The limit is the service's: who sent it can but send a smaller one."""
+    """The picture in ``data``; InputError if it is none, or larger, IsFilmError for a film.
+
+    The limit is the service's: who sent it can but send a smaller one.
+    """
     try:
         height, width = read_size(data)
     except InputError as error:  # it speaks to the command line, and calls whatever comes without a name a picture
         if "is a film" in str(error):
-            raise InputError(A_FILM) from error
+            raise IsFilmError("the file is a film, and a picture is wanted here") from error
         raise InputError(str(error).replace("the picture is not a picture", "the file is not a picture")) from error
     if height * width > max_pixels:
         raise InputError(f"the picture is {width} x {height} pixels, and this service takes {max_pixels:,} at most; send a smaller one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from scumble.errors import InputError, UsageError, unknown
 from scumble.mask import Mask
 from scumble.picture import Picture
 from scumble.recipe import parse_blend
-from scumble.serve.limits import Upload, opened
+from scumble.serve.limits import IsFilmError, Upload, opened
 from scumble.serve.service import OPTIONS, PaintService, defaults, named
 from scumble.stylizer import METHODS, QUALITIES, STYLE_FITS
 from scumble.tiling import DETAILS, STATISTICS
@@ -28,6 +29,8 @@ MEDIA = {
 }  # fmt: skip
 FILMS = {"mp4": "video/mp4", "webm": "video/webm", "mkv": "video/x-matroska", "mov": "video/quicktime", "gif": "image/gif"}
 """What a film can become, and what it is called then."""
+OF_FILMS = ("strength", "method", "style_scale", "keep_color", "grain", "size")
+"""Settings that films have, too."""
 MOST_PARTS = 64
 """Files, and as many fields, in one request."""
 MOST_MASKS = 8
@@ -47,6 +50,9 @@ _FORMS = {
     "Part exceeded": f"a field of a form may have {MOST_TEXT:,} bytes; send pictures as files, each with a file name",
 }
 """What the framework says of a form, by its beginning, and what we do."""
+
+_DASHED = re.compile("|".join(name.replace("_", "-") for name in OPTIONS if "_" in name))
+"""Options as the command line, and with it the library's sentences, write them."""
 
 Source = str | Upload
 
@@ -172,6 +178,9 @@ async def read_order(request: Request, model: type[Options]) -> Order:
     for name in files:
         if name not in ("content", "style", "mask"):
             raise UsageError(unknown("part", name, ("content", "style", "mask")))
+    for name in ("content", "mask"):
+        if name in fields:
+            raise UsageError(f"{name} must be a file, and a text came; with curl that is -F {name}=@FILE, with the @")
     contents = files.get("content", [])
     if len(contents) != 1 or not contents[0].data:
         got = "an empty one" if len(contents) == 1 else f"{len(contents)} of them"
@@ -233,13 +242,26 @@ def _styles(options: Options, pictures: Sequence[Upload]) -> list[list[tuple[flo
     return [list(zip(weights, sources, strict=True))]
 
 
+_WANTED = {"float": "a number", "finite": "a number", "int": "a whole number", "bool": "true or false"}
+"""By the beginning of what pydantic calls the mistake."""
+
+
 def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "the request"
     if first["type"] == "extra_forbidden":
+        if name in FilmOptions.model_fields:
+            return f"{name} is for films, and films are jobs; send the film to POST /v1/jobs"
         return unknown("option", name[:40], tuple(FilmOptions.model_fields))
-    message = first["msg"]
-    return f"{name}: {message[:1].lower()}{message[1:]}"
+    wanted, given = _WANTED.get(first["type"].partition("_")[0]), f"; got {str(first['input'])[:40]!r}"
+    if wanted is None:
+        message = first["msg"]
+        return f"{name}: {message[:1].lower()}{message[1:]}{given}"
+    field = FilmOptions.model_fields[name].json_schema_extra
+    known = field if isinstance(field, dict) else {}
+    low, high = known.get("minimum"), known.get("maximum")
+    between = "" if low is None else f" of {low} or more" if high is None else f" between {low} and {high}"
+    return f"{name} must be {wanted}{between}{given}"
 
 
 def wanted_format(order: Order, accept: str, own: str | None) -> str:
@@ -247,6 +269,8 @@ def wanted_format(order: Order, accept: str, own: str | None) -> str:
 
     UsageError for an unknown format, NotAcceptableError if nothing that is accepted can be made.
     """
+    if order.format in FILMS and order.format != "gif":
+        raise UsageError(f"the format {order.format} is for films, and films are jobs; send the film to POST /v1/jobs")
     if order.format is not None:
         return format_named(order.format)
     own = own or "PNG"
@@ -278,6 +302,9 @@ def decoded(upload: Upload, part: str, max_pixels: int) -> Picture:
     """The picture in an upload; an InputError says which part of the request it is."""
     try:
         return opened(upload.data, max_pixels)
+    except IsFilmError as error:
+        advice = "; send it to POST /v1/jobs with a file name such as film.mp4 or a format such as mp4" if part == "content" else ""
+        raise InputError(f"{part}: {error}{advice}") from error
     except InputError as error:
         raise InputError(f"{part}: {error}") from error
 
@@ -288,7 +315,10 @@ def check(service: PaintService, order: Order) -> None:
         for _, source in terms:
             if isinstance(source, Upload):
                 _named_errors(service, source)
-    service.check(order.styles, order.settings, len(order.masks))
+    try:
+        service.check(order.styles, order.settings, len(order.masks))
+    except UsageError as error:
+        raise UsageError(_DASHED.sub(lambda name: name[0].replace("-", "_"), str(error))) from error
 
 
 def _named_errors(service: PaintService, source: Upload) -> None:

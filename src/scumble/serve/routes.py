@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Request
@@ -16,13 +18,14 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Match
 
 from scumble import library
-from scumble.errors import UsageError, in_range, unknown
+from scumble.errors import InputError, UsageError, in_range, unknown
 from scumble.serve.answers import Health, JobState, StyleEntry, Styles, job_state, responses
 from scumble.serve.jobs import Job, Jobs
 from scumble.serve.limits import BusyError
 from scumble.serve.orders import (
     FILMS,
     MEDIA,
+    OF_FILMS,
     FilmOptions,
     Options,
     Order,
@@ -35,7 +38,9 @@ from scumble.serve.orders import (
 )
 from scumble.serve.service import PaintService, named
 from scumble.serve.telemetry import Telemetry
-from scumble.video.animation import moves
+from scumble.video.animation import Animation, moves
+from scumble.video.frames import load_av
+from scumble.video.reading import VideoFile
 
 T = TypeVar("T")
 
@@ -92,6 +97,8 @@ class Api:
             responses={**found, **responses(404, 409)}, summary="What the job has made",
         )  # fmt: skip
         add("/healthz", self.health, methods=["GET"], tags=["service"], summary="Whether the service lives")
+        for path, look in (("/healthz", self.health), ("/readyz", self.readiness)):  # some that look after services ask no more
+            add(path, look, methods=["HEAD"], include_in_schema=False, response_model=None)
         add(
             "/readyz",
             self.readiness,
@@ -111,7 +118,8 @@ class Api:
             responses={**plain, **responses()},
             summary="Numbers",
         )
-        router.add_route("/v1/{rest:path}", self.nowhere, methods=[*METHODS], include_in_schema=False)
+        for path in ("/v1", "/v1/{rest:path}", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+            router.add_route(path, self.nowhere, methods=[*METHODS], include_in_schema=False)
 
     # Painting ---------------------------------------------------------------------------------------------------------------
 
@@ -185,18 +193,21 @@ class Api:
                 _check_film(self.service, order)
             except UsageError as error:
                 raise UsageError(f"the content is an animation, and {error}; for its first frame alone give a format, as png") from error
+            _check_readable(self.service, order)
             return self.jobs.add(replace(order, format="gif"), "film")
         if _is_film(order):
+            load_av()
             _check_film(self.service, order)
+            _check_readable(self.service, order)
             return self.jobs.add(order, "film")
         if order.steady is not None:
             raise UsageError("steady is for films")
         if order.format is not None:
             format_named(order.format)
         limit = self.settings.max_pixels
-        for part, uploads in (("content", [order.content]), ("mask", order.masks)):
-            for upload in uploads:
-                decoded(upload, part, limit)
+        self.service.check_size(decoded(order.content, "content", limit).size, order.settings)
+        for mask in order.masks:
+            decoded(mask, "mask", limit)
         return self.jobs.add(order, "picture")
 
     def _job(self, id: str) -> Job:
@@ -278,7 +289,7 @@ class Api:
     async def nowhere(self, request: Request) -> Response:
         """What is not there must not fall through to the page."""
         allowed: set[str] = set()
-        for route in self.router.routes[:-1]:
+        for route in (*request.app.routes, *self.router.routes):
             if route.matches(request.scope)[0] == Match.PARTIAL:
                 allowed |= set(getattr(route, "methods", ()))
         if allowed:
@@ -312,8 +323,6 @@ def _is_film(order: Order) -> bool:
 
 
 def _check_film(service: PaintService, order: Order) -> None:
-    from scumble.video import film as _  # noqa: F401  says what to install where it can't be had
-
     if order.format is not None and order.format not in FILMS:
         raise UsageError(unknown("film format", order.format, FILMS))
     if len(order.styles) != 1 or order.masks:
@@ -322,8 +331,32 @@ def _check_film(service: PaintService, order: Order) -> None:
         raise UsageError("films are painted in one pass; leave out quality and steps")
     if service.complete(order.settings)["style_fit"] != "own":
         raise UsageError("a film takes its style in its own shape; leave out style_fit")
+    if strange := [name for name in order.settings if name not in OF_FILMS]:
+        raise UsageError(f"films have no {strange[0]}, but {', '.join(OF_FILMS)} and steady; leave it out")
     if order.steady is not None:
         in_range("steady", order.steady, 0.0, 1.0)
+
+
+def _check_readable(service: PaintService, order: Order) -> None:
+    """InputError for a film that can't be opened, UsageError for frames that would be too large. Decoders want a file."""
+    with TemporaryDirectory(prefix="scumble-", ignore_cleanup_errors=True) as folder:
+        place = Path(folder) / "content"
+        place.write_bytes(order.content.data)
+        try:
+            clip = (Animation if moves(order.content.data) else VideoFile)(place, max_pixels=service.settings.max_pixels).clip
+        except InputError as error:
+            told = str(error).replace(str(place), "the file")
+            for theirs, ours in _ADVICE.items():
+                told = told.replace(theirs, ours)
+            raise InputError(f"content: {told}") from error
+    service.check_size((clip.height, clip.width), order.settings, "a frame")
+
+
+_ADVICE = {
+    "give less, or raise --max-pixels": "send a smaller one",
+    "for a still picture, use `scumble stylize`": "send a still picture with a file name such as photo.jpg, and without a film's format",
+}
+"""What the library tells the command line, and what we do."""
 
 
 def _body(model: type[Options]) -> dict[str, Any]:

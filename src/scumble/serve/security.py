@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -57,6 +58,14 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, observe: Observer) -> None:
         self.app, self.settings, self.observe = app, settings, observe
         self._going: Counter[str] = Counter()
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    def close_streams(self) -> None:
+        """End the responses that have no end of their own, events: the server waits for all others, which have one."""
+        self._closing = True
+        for task in self._streams:
+            task.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand on."""
@@ -65,7 +74,7 @@ class Guard:
             return
         path = _placed(scope, self.settings.root_path)
         headers = Headers(scope=scope)
-        started, status, begun = time.monotonic(), 500, False
+        started, status, begun, task = time.monotonic(), 500, False, asyncio.current_task()
         scope.setdefault("state", {})["id"] = request_id = secrets.token_hex(8)
 
         async def dressed(message: Message) -> None:
@@ -76,22 +85,31 @@ class Guard:
                 for name, value in HEADERS.items():
                     told.setdefault(name, value)
                 told["x-request-id"] = request_id
-                if path.startswith("/v1"):
+                if _is_api(path):
                     told.setdefault("cache-control", "no-store")
+                if task is not None and told.get("content-type", "").startswith("text/event-stream"):
+                    self._streams.add(task)
             await send(message)
 
         client = _client(scope)
-        self._going[client] += 1
+        counted = _is_api(path)  # a page holds connections open, and asks for much at a time
+        self._going[client] += counted
         try:
             try:
                 self._admit(scope, path, headers, client)
-                await self.app(scope, self._metered(receive, headers, path), dressed)
+                await self.app(scope, self._metered(receive, path), dressed)
             except RefusedError as error:  # raised here; what is raised while the body is read, the application tells itself
                 if begun:
                     raise
                 await _refuse(scope, receive, dressed, error)
+            except asyncio.CancelledError:
+                if not (self._closing and task in self._streams):
+                    raise
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._going[client] -= 1
+            if task is not None:
+                self._streams.discard(task)
+            self._going[client] -= counted
             if not self._going[client]:
                 del self._going[client]
             if scope["type"] == "http":
@@ -104,11 +122,11 @@ class Guard:
         if self.settings.token is None:
             self._check_host(headers.get("host", ""))
         elif not authorized(headers.get("authorization", ""), self.settings.token):
-            scheme = 'Bearer realm="scumble"' if path.startswith("/v1") else 'Basic realm="scumble", charset="UTF-8"'
+            scheme = 'Bearer realm="scumble"' if _is_api(path) else 'Basic realm="scumble", charset="UTF-8"'
             raise RefusedError(401, "a token is needed: send Authorization: Bearer TOKEN", {"www-authenticate": scheme})
         if scope["type"] == "websocket" or scope["method"] not in SAFE:
             self._check_origin(headers)
-        if path.startswith("/v1") and self._going[client] > self.settings.per_client:
+        if _is_api(path) and self._going[client] > self.settings.per_client:
             raise RefusedError(
                 429, f"at most {self.settings.per_client} requests at a time are answered; wait for one", {"retry-after": "1"}
             )
@@ -143,13 +161,13 @@ class Guard:
         if cross:
             raise RefusedError(403, "requests from pages of other sites are not answered")
 
-    def _metered(self, receive: Receive, headers: Headers, path: str) -> Receive:
+    def _metered(self, receive: Receive, path: str) -> Receive:
         """``receive``, counting bytes, and for the API with a limit on how long all of them may take to come."""
         taken, deadline, whole = 0, time.monotonic() + self.settings.timeout, False
 
         async def metered() -> Message:
             nonlocal taken, whole
-            if whole or not path.startswith("/v1"):
+            if whole or not _is_api(path):
                 message = await receive()
             else:
                 try:
@@ -194,6 +212,10 @@ def _placed(scope: Scope, root: str) -> str:
     if root and "raw_path" in scope and not inside:
         scope["raw_path"] = root.encode() + scope["raw_path"]
     return path[len(root) :] if root and inside else path
+
+
+def _is_api(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
 
 
 def _client(scope: Scope) -> str:

@@ -83,7 +83,9 @@ def named(name: str) -> library.Entry:
     except UsageError as error:
         if "did you mean" in str(error):
             raise
-        raise UsageError(f"unknown style {name[:80]!r}; GET /v1/styles lists them, or send a picture as the part style") from error
+        raise UsageError(
+            f"unknown style {name[:80]!r}; GET /v1/styles lists them, or send a picture as the part style (with curl: style=@FILE)"
+        ) from error
 
 
 def defaults() -> dict[str, Any]:
@@ -185,13 +187,20 @@ class PaintService:
     def _check_settings(self, whole: Mapping[str, Any], styles: int, masks: int) -> None:
         if not styles:
             raise UsageError("give a style")
-        if whole["steps"] is not None:
-            in_range("steps", whole["steps"], 0, self.settings.max_steps)
+        self._check_steps(whole)
         self._check_encoder(whole["encoder"])
         if (whole["feather"] or whole["invert_mask"]) and not masks:
             raise UsageError("feather and invert_mask need a mask")
         stylizer.one_for_each(styles, masks)
         self._request(whole).check(self.painter)
+
+    def _check_steps(self, whole: Mapping[str, Any]) -> None:
+        """UsageError for more than are allowed, whether they are given or a quality's."""
+        most, steps = self.settings.max_steps, stylizer.QUALITIES.get(whole["quality"], 0)
+        if whole["steps"] is not None:
+            in_range("steps", whole["steps"], 0, most)
+        elif steps > most:
+            raise UsageError(f"quality {whole['quality']!r} takes {steps} steps, and this service takes {most} at most; choose a lower one")
 
     def _check_encoder(self, spec: str) -> None:
         """UsageError unless it is the eye, or one of those that the service offers and with layers that it has."""
@@ -275,7 +284,8 @@ class PaintService:
         if cancel is not None and cancel.is_set():
             raise StoppedError("the painting was cancelled before it began")
         whole = self.complete(settings)
-        self._affordable(content, whole)
+        self._check_steps(whole)
+        self.check_size(content.size, whole)
         self._check_encoder(whole["encoder"])
         encoded = [self._seen(terms, whole) for terms in styles]
 
@@ -314,19 +324,15 @@ class PaintService:
         service = {"device": self.painter.engine.device, "threads": self.settings.threads}
         return Request((), (), {**whole, **service, "memory": self.settings.memory, "max_pixels": self.settings.max_pixels})
 
-    def _affordable(self, content: Picture, whole: Mapping[str, Any]) -> None:
-        """UsageError for a result with more pixels than are allowed, and for more steps."""
-        if whole["steps"] is not None:
-            in_range("steps", whole["steps"], 0, self.settings.max_steps)
-        if whole["size"] is None:
+    def check_size(self, of: tuple[int, int], settings: Mapping[str, Any], what: str = "this picture") -> None:
+        """UsageError for a result with more pixels than are allowed; ``of`` is the content's (height, width)."""
+        size = settings.get("size")
+        if size is None:
             return
-        in_range("size", whole["size"], 1, 100_000)
-        factor = whole["size"] / max(content.size)
-        pixels = round(content.height * factor) * round(content.width * factor)
+        in_range("size", size, 1, 100_000)
+        pixels = round(of[0] * size / max(of)) * round(of[1] * size / max(of))
         if pixels > self.settings.max_pixels:
-            raise UsageError(
-                f"size {whole['size']} makes {pixels:,} pixels of this picture; {self.settings.max_pixels:,} are allowed, choose less"
-            )
+            raise UsageError(f"size {size} makes {pixels:,} pixels of {what}; {self.settings.max_pixels:,} are allowed, choose less")
 
     # Pictures that the page works on ----------------------------------------------------------------------------------------
 

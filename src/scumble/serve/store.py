@@ -135,7 +135,8 @@ class Store:
 
     def _check_room(self, size: int) -> None:
         if self.count("queued") >= self.queue:
-            raise FullError(f"{self.queue} jobs are waiting already; try again later")
+            many = "1 job is" if self.queue == 1 else f"{self.queue} jobs are"
+            raise FullError(f"{many} waiting already, which fills the queue of jobs; try again later")
         if self.used() + size > self.disk:
             raise FullError("the disk space for jobs is used up; try again when results have expired, or delete some")
 

@@ -22,8 +22,9 @@ from gradio.utils import get_upload_folder
 from scumble import library
 from scumble.errors import InputError, ScumbleError
 from scumble.picture import Picture
-from scumble.serve.limits import BusyError, Cache, Slots, Upload
-from scumble.serve.service import PaintService
+from scumble.serve.limits import BusyError, Cache, IsFilmError, Slots, Upload
+from scumble.serve.preview import Kept
+from scumble.serve.service import PaintService, defaults
 from scumble.serve.studio import widgets
 from scumble.serve.studio.look import STATIC
 from scumble.serve.studio.share import command, python
@@ -34,6 +35,9 @@ THUMBNAILS = 32_000_000
 """Bytes of thumbnails that are kept: those of some fifty pictures."""
 PATIENCE = 0.25
 """Seconds between two looks at how far a painting is."""
+ABANDONED = 3600.0
+"""Seconds after which an upload that does not go on has broken off."""
+ELSEWHERE = "The painting is done: it is the first one below, with the picture and the settings that it was begun with."
 _BEATS = count(1)
 
 
@@ -68,6 +72,13 @@ class Desk:
         self._thumbnails: Cache[tuple[str, str], str] = Cache(THUMBNAILS, len)
         self._sittings: WeakSet[Sitting] = WeakSet()
 
+    def sweep(self) -> None:
+        """Delete what is left of uploads that broke off: Gradio writes them to files that it forgets."""
+        for path in Path(get_upload_folder()).glob("tmp*"):
+            with suppress(OSError):
+                if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+
     def sit(self) -> Sitting:
         """A visitor comes."""
         sitting = Sitting(self.service, widgets.styles()[0].name)
@@ -86,22 +97,31 @@ class Desk:
     # What comes in --------------------------------------------------------------------------------------------------------
 
     @seated
-    def take_picture(self, sitting: Sitting, value: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-        """-> stage, gallery, status. What is wrong with the picture is said on the stage, and nothing else happens."""
+    def take_picture(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> Generator[tuple[Any, ...], None, None]:
+        """-> stage, share, download, status, gallery: the picture, then its preview.
+
+        What is wrong with the picture is said on the stage, and nothing else happens.
+        """
         try:
-            return self._opened(sitting, received(value))
+            kept = sitting.open(received(value))
+        except IsFilmError as error:
+            yield _stage(error=f"{sentence(error)[:-1]}; the tab Film takes it."), *(gr.skip(),) * 4
+            return
         except ScumbleError as error:
-            return _stage(error=sentence(error)), gr.skip(), gr.skip()
+            yield _stage(error=sentence(error)), *(gr.skip(),) * 4
+            return
+        yield from self._opened(sitting, kept, controls)
 
     @seated
-    def take_example(self, sitting: Sitting, _value: object) -> tuple[Any, Any, Any]:
-        """-> stage, gallery, status."""
-        return self._opened(sitting, self._example)
+    def take_example(self, sitting: Sitting, _value: object, *controls: Any) -> Generator[tuple[Any, ...], None, None]:
+        """-> stage, share, download, status, gallery, as :meth:`take_picture`."""
+        yield from self._opened(sitting, sitting.open(self._example), controls)
 
-    def _opened(self, sitting: Sitting, upload: Upload) -> tuple[Any, Any, Any]:
-        kept = sitting.open(upload)
+    def _opened(self, sitting: Sitting, kept: Kept, controls: Sequence[Any]) -> Generator[tuple[Any, ...], None, None]:
+        sitting.turn()  # a preview that is still on its way shows another picture
         stage = gr.HTML(before=shown(kept.small), after="", note="Painting a preview …", error="", restored=None)
-        return stage, gr.HTML(content=kept.key), ""
+        yield stage, *(gr.skip(),) * 3, gr.HTML(content=kept.key)
+        yield *self.preview(sitting, *controls), gr.skip()
 
     @seated
     def take_styles(self, sitting: Sitting, value: Mapping[str, Any]) -> Any:
@@ -112,27 +132,27 @@ class Desk:
             try:
                 chosen = sitting.add_style(received(sent)).source
             except ScumbleError as error:
-                problems.append(sentence(error))
+                problems.append(f"{sent['name']}: {error}.")
         own = [{"source": o.source, "title": Path(o.upload.name).stem, "thumbnail": o.thumbnail} for o in sitting.own.values()]
-        return gr.HTML(own=own, chosen=chosen, error="; ".join(problems), beat=next(_BEATS))
+        return gr.HTML(own=own, chosen=chosen, error=" ".join(problems), beat=next(_BEATS))
 
     @seated
-    def pick(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
-        """-> stage, share, download: another style, or another blend."""
+    def pick(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, ...]:
+        """-> stage, share, download, status: another style, or another blend."""
         terms = tuple((float(weight), str(source)) for weight, source in value["terms"])
         try:
             sitting.look = replace(sitting.look, terms=terms)
         except ScumbleError as error:
-            return _stage(error=sentence(error)), gr.skip(), gr.skip()
+            return _stage(error=sentence(error)), *(gr.skip(),) * 3
         return self.preview(sitting, *controls)
 
     @seated
-    def take_mask(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, Any, Any]:
-        """-> stage, share, download: another mask, or another edge of it."""
+    def take_mask(self, sitting: Sitting, value: Mapping[str, Any], *controls: Any) -> tuple[Any, ...]:
+        """-> stage, share, download, status: another mask, or another edge of it."""
         try:
             mask = decoded(value["mask"], self.service.settings.max_body)
         except ScumbleError as error:
-            return _stage(error=sentence(error)), gr.skip(), gr.skip()
+            return _stage(error=sentence(error)), *(gr.skip(),) * 3
         sitting.look = replace(sitting.look, mask=mask, softness=float(value["feather"]), invert=bool(value["invert"]))
         return self.preview(sitting, *controls)
 
@@ -157,8 +177,8 @@ class Desk:
 
     # What goes out --------------------------------------------------------------------------------------------------------
 
-    def set(self, sitting: Sitting, controls: Sequence[Any]) -> str:
-        """Take the settings from the controls, in the order of :func:`.page._controls`; returns the file format."""
+    def set(self, sitting: Sitting, controls: Sequence[Any]) -> None:
+        """Take the settings from the controls, in the order of :func:`.page._controls`."""
         strength, keep_color, natural, style_scale, quality, method, size, format = controls
         settings = {
             "strength": float(strength),
@@ -168,41 +188,45 @@ class Desk:
             "method": method,
             "size": int(size) if size else None,
         }
-        sitting.look = replace(sitting.look, settings=settings)
-        return str(format)
+        sitting.look, sitting.format = replace(sitting.look, settings=settings), str(format)
 
     @seated
-    def say(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any]:
-        """-> share, download: the settings for elsewhere. What was painted before is not what they give."""
-        shared = sitting.shared(self.set(sitting, controls))
-        return gr.HTML(shell=command(shared), python=python(shared)), gr.DownloadButton(visible=False)
+    def say(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any]:
+        """-> share, download, status: the settings for elsewhere. What was painted, or said, before is not what they give."""
+        self.set(sitting, controls)
+        shared = sitting.shared()
+        status = gr.skip() if sitting.paints else ""
+        return gr.HTML(shell=command(shared), python=python(shared)), gr.DownloadButton(visible=False), status
 
     @seated
-    def preview(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any]:
-        """-> stage, share, download: what the settings would give, unless a later preview has overtaken this one."""
-        share, download = self.say(sitting, *controls)
+    def preview(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any, Any]:
+        """-> stage, share, download, status: what the settings would give, unless a later preview has overtaken this one."""
+        said = self.say(sitting, *controls)
         if not sitting.is_open:
-            return gr.skip(), share, download
+            return gr.skip(), *said
         turn = sitting.turn()
         try:
             painted = sitting.preview()
         except ScumbleError as error:
-            return _stage(error=sentence(error)), share, download
+            return _stage(error=sentence(error)), *said
         if not sitting.is_latest(turn):
-            return gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
         note = "Preview, before refining" if sitting.refines() else "Preview"
-        return _stage(after=shown(painted), note=note, error=""), share, download
+        return _stage(after=shown(painted), note=note, error=""), *said
 
     @seated
-    def widen(self, sitting: Sitting, *controls: Any) -> tuple[Any, Any, Any, Any]:
-        """-> natural, stage, share, download: who moves the slider of the brush wants it to be of that size."""
+    def widen(self, sitting: Sitting, *controls: Any) -> tuple[Any, ...]:
+        """-> natural, stage, share, download, status: who moves the slider of the brush wants it to be of that size."""
         strength, keep_color, _, *others = controls
         return False, *self.preview(sitting, strength, keep_color, False, *others)
 
     @seated
     def paint(self, sitting: Sitting, *controls: Any) -> Generator[tuple[Any, ...], None, None]:
-        """-> stage, status, paint, stop, download, past, again and again until the painting is done."""
-        format = self.set(sitting, controls)
+        """-> stage, status, paint, stop, download, past, again and again until the painting is done.
+
+        Who goes on to another picture or other settings meanwhile keeps what is shown of them: the painting goes into the history.
+        """
+        self.set(sitting, controls)
         news: queue.Queue[Any] = queue.Queue()
         sitting.cancel = cancel = Event()
 
@@ -210,17 +234,18 @@ class Desk:
             news.put((done, total))
 
         def preview(unfinished: Picture) -> None:
-            news.put(shown(unfinished))
+            if sitting.is_at_hand(work):
+                news.put(shown(unfinished))
 
         try:
-            refines = sitting.is_open and sitting.refines()
+            work, refines = sitting.at_hand(), sitting.refines()
             slots = self.long if refines else self.service.slots
-            work = sitting.at_hand()
-            future = slots.submit(lambda: sitting.paint(work, format, progress=progress, preview=preview, cancel=cancel))
+            future = slots.submit(lambda: sitting.paint(work, progress=progress, preview=preview, cancel=cancel))
         except ScumbleError as error:
             yield (gr.skip(), widgets.said(sentence(error), bad=True), *(gr.skip(),) * 4)
             return
         future.add_done_callback(lambda _: news.put(None))
+        sitting.paints = True
         try:
             text = "Waiting for a free painter …" if slots.taken > slots.workers else "Painting …"
             yield gr.skip(), widgets.progress(0, text), gr.Button(visible=False), gr.Button(visible=refines), gr.skip(), gr.skip()
@@ -237,18 +262,17 @@ class Desk:
             )
             return
         finally:
+            sitting.paints = False
             if not future.done():  # the visitor has gone
                 cancel.set()
                 future.cancel()
+        buttons = gr.Button(visible=True), gr.Button(visible=False)
+        if not sitting.is_at_hand(work):
+            yield gr.skip(), widgets.said(ELSEWHERE), *buttons, gr.skip(), _past(sitting)
+            return
         sitting.turn()  # a preview that is still on its way is older than this
-        yield (
-            _stage(after=painting.shown, note=painting.note, error=""),
-            widgets.said(""),
-            gr.Button(visible=True),
-            gr.Button(visible=False),
-            _download(painting),
-            _past(sitting, painting),
-        )
+        stage = _stage(after=painting.shown, note=painting.note, error="")
+        yield stage, widgets.said(""), *buttons, _download(painting), _past(sitting, painting)
 
     @seated
     def stop(self, sitting: Sitting) -> Any:
@@ -267,7 +291,7 @@ class Desk:
         s = look.settings
         mask = {"mask": _address(look.mask), "feather": look.softness, "invert": look.invert, "at": next(_BEATS)}
         sitting.turn()
-        shared = sitting.shared(painting.format)
+        shared = sitting.shared()
         return (
             _stage(before=shown(kept.small), after=painting.shown, note=painting.note, error="", restored=mask),
             gr.HTML(restored={"terms": look.terms, "at": next(_BEATS)}, content=kept.key),
@@ -275,7 +299,7 @@ class Desk:
             _download(painting),
             _past(sitting, painting),
             gr.HTML(shell=command(shared), python=python(shared)),
-            s["strength"], s["keep_color"], s["style_scale"] is None, gr.skip() if s["style_scale"] is None else s["style_scale"],
+            s["strength"], s["keep_color"], s["style_scale"] is None, s["style_scale"] or 1.0,
             s["quality"], s["method"], s["size"] or 0, painting.format,
         )  # fmt: skip
 
@@ -331,9 +355,15 @@ def _download(painting: Painting) -> Any:
     return gr.DownloadButton(f"Download {painting.path.suffix[1:].upper()} · {text}", value=str(painting.path), visible=True)
 
 
-def _past(sitting: Sitting, current: Painting) -> Any:
-    items = [{"id": p.number, "title": p.title, "thumbnail": p.thumbnail} for p in reversed(sitting.paintings)]
-    return gr.HTML(items=items, current=current.number)
+def _past(sitting: Sitting, current: Painting | None = None) -> Any:
+    items = [{"id": p.number, "title": p.title, "how": _how(p), "thumbnail": p.thumbnail} for p in reversed(sitting.paintings)]
+    return gr.HTML(items=items, current=current.number if current else 0)
+
+
+def _how(painting: Painting) -> str:
+    """What tells paintings in the same style apart."""
+    settings = defaults() | dict(painting.look.settings)
+    return f"{settings['quality']} · {settings['strength']:g}"
 
 
 def _address(mask: bytes) -> str:

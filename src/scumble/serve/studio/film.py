@@ -35,9 +35,9 @@ def film_tab(desk: Desk, sitting: gr.State, quiet: dict[str, Any]) -> None:
             styles = [("The styles of the picture tab", AS_PICTURE)]
             styles += [(f"{e.title} · {e.artist}" if e.artist else e.title, e.name) for e in widgets.styles()]
             style = gr.Dropdown(styles, value=AS_PICTURE, label="Style", filterable=True, elem_id="sc-film-style")
-            strength = gr.Slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-film-strength")
-            keep_color = gr.Slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-film-keep")
-            steady = gr.Slider(
+            strength = widgets.slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-film-strength")
+            keep_color = widgets.slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-film-keep")
+            steady = widgets.slider(
                 0,
                 1,
                 USUAL if find_spec("cv2") is not None else 0,  # OpenCV finds the movement
@@ -114,11 +114,11 @@ class _FilmDesk:
                 )
             )
         except ScumbleError as error:
-            yield widgets.said(sentence(error), bad=True), *(gr.skip(),) * 6
+            yield widgets.said(sentence(error), bad=True), *(gr.skip(),) * 2, *_nothing()
             return
         future.add_done_callback(lambda _: news.put(None))
         began, seen = time.monotonic(), 0.0
-        yield widgets.progress(0, "Painting …"), gr.Button(visible=False), gr.Button(visible=True), *(gr.skip(),) * 4
+        yield widgets.progress(0, "Painting …"), gr.Button(visible=False), gr.Button(visible=True), *_nothing()
         try:
             while (item := news.get()) is not None:
                 if time.monotonic() - seen < PATIENCE:
@@ -127,20 +127,28 @@ class _FilmDesk:
                 yield widgets.progress(*_progress(*item, seen - began)), *(gr.skip(),) * 6
             done = future.result()
         except ScumbleError as error:
-            yield widgets.said(sentence(error), bad=True), gr.Button(visible=True), gr.Button(visible=False), *(gr.skip(),) * 4
+            told = sentence(error).replace(str(taken), f"The film {taken.name}").replace(str(target), target.name)
+            yield widgets.said(told, bad=True), gr.Button(visible=True), gr.Button(visible=False), *(gr.skip(),) * 4
             return
         finally:
             if not future.done():  # the visitor has gone
                 cancel.set()
                 future.cancel()
         width, height = done.size
-        text = f"{done.frames} frames · {width} × {height} · {duration(done.seconds)}" + (" · stopped early" if done.interrupted else "")
+        text = f"{done.frames} {'frame' if done.frames == 1 else 'frames'} · {width} × {height} · {duration(done.seconds)}" + (
+            " · stopped early" if done.interrupted else ""
+        )
         file = gr.DownloadButton(f"Download {target.suffix[1:].upper()}", value=str(target), visible=True)
         if suffix in ANIMATIONS:
             result = gr.Video(value=None, visible=False), gr.Image(value=str(target), visible=True)
         else:
             result = gr.Video(value=str(target), visible=True), gr.Image(value=None, visible=False)
         yield widgets.said(text), gr.Button(visible=True), gr.Button(visible=False), gr.HTML(visible=False), *result, file
+
+
+def _nothing() -> tuple[Any, ...]:
+    """-> empty, shown, moving, download: no film, nor one of before, whose file is gone."""
+    return gr.HTML(visible=True), gr.Video(value=None, visible=False), gr.Image(value=None, visible=False), gr.DownloadButton(visible=False)
 
 
 def _progress(done: int, total: int | None, elapsed: float) -> tuple[float, str]:

@@ -38,7 +38,7 @@ def lay_out(desk: Desk) -> gr.Blocks:
                 with gr.Column(elem_id="sc-main"):
                     stage = widgets.stage(limit)
                     with gr.Row(elem_id="sc-actions"):
-                        quality = _quality()
+                        quality = _quality(desk.service.settings.max_steps)
                         stop = gr.Button("Stop, keep the best so far", visible=False, elem_id="sc-stop")
                         download = gr.DownloadButton("Download", visible=False, elem_id="sc-download")
                         paint = gr.Button("Paint in full size", variant="primary", elem_id="sc-paint")
@@ -57,20 +57,18 @@ def lay_out(desk: Desk) -> gr.Blocks:
                     film_tab(desk, sitting, QUIET)
 
         settings = list(controls.values())
-        seen = [stage, share, download]
+        seen = [stage, share, download, status]
         # what is clicked before the sitting is there would find none
         page.load(desk.sit, None, sitting, **QUIET).success(_seated, None, [stage, gallery], **QUIET)
         for event, take in (("picture", desk.take_picture), ("example", desk.take_example)):
-            widgets.on(stage, event)(take, [sitting, stage], [stage, gallery, status], **QUIET).success(
-                desk.preview, [sitting, *settings], seen, **QUIET
-            )
+            widgets.on(stage, event)(take, [sitting, stage, *settings], [*seen, gallery], **QUIET)
         for part, event, take in ((gallery, "pick", desk.pick), (stage, "mask", desk.take_mask)):
             widgets.on(part, event)(take, [sitting, part, *settings], seen, **LIVE)
         widgets.on(gallery, "own")(desk.take_styles, [sitting, gallery], gallery, **QUIET)
         controls["style_scale"].input(desk.widen, [sitting, *settings], [controls["natural"], *seen], **LIVE)
         moved = [control.input for name, control in controls.items() if name not in ("format", "style_scale")]
         gr.on(moved, desk.preview, [sitting, *settings], seen, **LIVE)
-        controls["format"].input(desk.say, [sitting, *settings], [share, download], **QUIET)
+        controls["format"].input(desk.say, [sitting, *settings], [share, download, status], **QUIET)
 
         painting = [stage, status, paint, stop, download, past]
         paint.click(desk.paint, [sitting, *settings], painting, trigger_mode="once", **QUIET)
@@ -80,8 +78,8 @@ def lay_out(desk: Desk) -> gr.Blocks:
     return page
 
 
-def _seated() -> tuple[gr.HTML, gr.HTML]:
-    return gr.HTML(seated=True), gr.HTML(seated=True)
+def _seated(request: gr.Request) -> tuple[gr.HTML, gr.HTML]:
+    return gr.HTML(seated=request.session_hash), gr.HTML(seated=request.session_hash)
 
 
 def _close(sitting: Sitting | None) -> None:
@@ -89,10 +87,11 @@ def _close(sitting: Sitting | None) -> None:
         sitting.close()
 
 
-def _quality() -> gr.Radio:
+def _quality(most: int) -> gr.Radio:
+    """``most`` is how many steps the service takes."""
     refines = find_spec("torch") is not None
     return gr.Radio(
-        [(_QUALITY[name], name) for name, steps in QUALITIES.items() if refines or not steps],
+        [(_QUALITY[name], name) for name, steps in QUALITIES.items() if steps <= (most if refines else 0)],
         value=defaults()["quality"],
         label="Quality",
         info=None if refines else "Fine and best need PyTorch on the server",
@@ -103,9 +102,9 @@ def _quality() -> gr.Radio:
 def _controls(quality: gr.Radio) -> dict[str, Any]:
     """In the order in which :meth:`~scumble.serve.studio.desk.Desk.set` takes them."""
     usual = defaults()
-    strength = gr.Slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-strength")
-    keep = gr.Slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-keep")
-    scale = gr.Slider(0.25, 4, 1, step=0.05, label="Brush size", elem_id="sc-brush")
+    strength = widgets.slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-strength")
+    keep = widgets.slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-keep")
+    scale = widgets.slider(0.25, 4, 1, step=0.05, label="Brush size", elem_id="sc-brush")
     natural = gr.Checkbox(usual["style_scale"] is None, label="As wide as the artist's own brush", elem_id="sc-natural")
     with gr.Accordion("More", open=False, elem_id="sc-more"):
         method = gr.Dropdown([(_METHOD[name], name) for name in METHODS], value=usual["method"], label="Method", elem_id="sc-method")

@@ -105,6 +105,8 @@ class Work:
     content: Content
     kept: Kept
     look: Look
+    format: str
+    """One of :data:`FORMATS`."""
 
 
 class Sitting:
@@ -113,8 +115,12 @@ class Sitting:
     def __init__(self, service: PaintService, style: str) -> None:
         self.service = service
         self.look = Look(((1.0, style),))
+        self.format = ORIGINAL
+        """Of the file to be written, one of :data:`FORMATS`."""
         self.own: dict[str, Own] = {}
         self.paintings: list[Painting] = []
+        self.paints = False
+        """Whether a painting is being made, of which the page shows how far it is."""
         self.cancel = threading.Event()
         """Once set, the painting at hand ends with its best so far."""
         self.cancel_film = threading.Event()
@@ -219,12 +225,16 @@ class Sitting:
 
     def at_hand(self) -> Work:
         """The picture and the look at hand. UsageError if there is no picture yet."""
-        return Work(self._opened(), self.kept(), self.look)
+        return Work(self._opened(), self.kept(), self.look, self.format)
+
+    def is_at_hand(self, work: Work) -> bool:
+        """Whether the visitor still has this picture and these settings."""
+        content = self._content
+        return content is not None and (content.key, self.look, self.format) == (work.content.key, work.look, work.format)
 
     def paint(
         self,
         work: Work,
-        format: str,
         *,
         progress: Callable[[int, int, float], None] | None = None,
         preview: Callable[[Picture], None] | None = None,
@@ -232,10 +242,10 @@ class Sitting:
     ) -> Painting:
         """Paint in full resolution, in this thread, and keep the file; once ``cancel`` is set a refinement ends with its best so far.
 
-        ``format`` is one of :data:`FORMATS`; ``preview`` is shown how far a refinement has come. The file carries the recipe. Raises as
+        ``preview`` is shown how far a refinement has come. The file carries the recipe. Raises as
         :meth:`scumble.serve.service.PaintService.painted`.
         """
-        content, kept, look, began = work.content, work.kept, work.look, time.monotonic()
+        content, kept, look, format, began = work.content, work.kept, work.look, work.format, time.monotonic()
         settings, steps = self._settings(look, kept), [0, 0]
         show = None if preview is None else lambda pixels: preview(_unfinished(work, pixels))
 
@@ -245,11 +255,10 @@ class Sitting:
                 progress(done, total, loss)
 
         picture = opened(kept.upload.data, self.service.settings.max_pixels)
-        painted = self.service.painted(
-            picture, [self._terms(look)], settings, masks=_masks(look), progress=step, preview=show, cancel=cancel
-        )
-        cut = {"interrupted": steps[0]} if steps[0] < steps[1] else {}
+        # a refinement looks at the picture that was brought, and so does who replays it: what a style is in numbers does not do for it
         named = [(weight, self.own[source].upload if source in self.own else source) for weight, source in look.terms]
+        painted = self.service.painted(picture, [named], settings, masks=_masks(look), progress=step, preview=show, cancel=cancel)
+        cut = {"interrupted": steps[0]} if steps[0] < steps[1] else {}
         recipe = self.service.recipe(
             Upload(content.name, kept.upload.data), [named], settings, [Upload(MASK, look.mask)] if look.mask else [], **cut
         )
@@ -271,17 +280,17 @@ class Sitting:
         with self._lock:
             for painting in self.paintings:
                 if painting.number == number:
-                    self.look = painting.look
+                    self.look, self.format = painting.look, painting.format
                     self._turn_to(painting.content)
                     return painting
         raise UsageError("that painting is not kept any more; paint it again")
 
-    def shared(self, format: str) -> Shared:
+    def shared(self) -> Shared:
         """The look at hand, to be said elsewhere."""
         look, name = self.look, self._content.name if self._content else "picture.jpg"
         settings = self._settings(look, self.kept() if self.is_open else None)
         terms = [(weight, self._file_or_name(source)) for weight, source in look.terms]
-        return Shared(name, self._target(name, look, format), terms, settings, bool(look.mask))
+        return Shared(name, self._target(name, look, self.format), terms, settings, bool(look.mask))
 
     def _terms(self, look: Look) -> Terms:
         return [(weight, self.own[source].style if source in self.own else source) for weight, source in look.terms]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
@@ -29,9 +30,7 @@ def head() -> gr.HTML:
 
 def stage(limit: int) -> gr.HTML:
     """The picture: dropped, pasted, chosen or photographed; before and after; the mask. ``limit`` is in bytes."""
-    return _part(
-        "stage", elem_id="sc-stage-block", seated=False, before="", after="", note="", error="", restored=None, limit=limit, beat=0
-    )
+    return _part("stage", elem_id="sc-stage-block", seated="", before="", after="", note="", error="", restored=None, limit=limit, beat=0)
 
 
 def gallery(limit: int, thumbnails: Callable[[Sequence[Any]], Mapping[str, Any]]) -> gr.HTML:
@@ -51,7 +50,7 @@ def gallery(limit: int, thumbnails: Callable[[Sequence[Any]], Mapping[str, Any]]
         "gallery",
         markup,
         elem_id="sc-gallery-block",
-        seated=False,
+        seated="",
         content="",
         own=[],
         chosen="",
@@ -76,6 +75,17 @@ def past() -> gr.HTML:
 def share() -> gr.HTML:
     """The settings as a command and as Python, with buttons that copy them."""
     return _part("share", shell="", python="")
+
+
+def slider(low: float, high: float, value: float, **options: Any) -> gr.Slider:
+    """A slider that takes what is typed into its field as the nearest number that it has.
+
+    Gradio's own answers with an error, and brings the number within its limits when the field is left, of which it tells nobody. As an
+    output it may be given a number, but no other component in its place, which would be Gradio's own.
+    """
+    made = gr.Slider(low, high, value, **options)
+    made.preprocess = lambda payload: min(high, max(low, payload or 0.0))
+    return made
 
 
 def on(part: gr.HTML, event: str) -> Listener:
@@ -122,9 +132,14 @@ def _chips(entries: Sequence[library.Entry]) -> str:
     )
 
 
+def plain(text: str) -> str:
+    """As it is searched: in small letters, without accents. ``gallery.js`` does the same with what is typed."""
+    return "".join(c for c in unicodedata.normalize("NFD", text.lower()) if not unicodedata.combining(c))
+
+
 def _card(entry: library.Entry) -> str:
     told = escape(", ".join(part for part in (entry.title, entry.artist, entry.year) if part))
-    words = " ".join([entry.name, entry.title, entry.artist, entry.year, entry.medium, entry.group]).lower()
+    words = plain(" ".join([entry.name, entry.title, entry.artist, entry.year, entry.medium, entry.group]))
     return (
         f'<div class="sc-card" data-source="{escape(entry.name)}" data-title="{escape(entry.title)}" data-period="{escape(entry.group)}" '
         f'data-words="{escape(words)}"><button type="button" class="sc-pick" aria-pressed="false" tabindex="-1" aria-label="{told}" '

@@ -1,6 +1,6 @@
 // The styles, painted on the picture at hand; one is picked, or several blended.
 // Up: props.value = {terms: [[weight, source], …]} with 'pick'; {files: [{path, name}, …]} with 'own'.
-// Down: seated (events before that wait), content (the key of the picture to paint small), own (the user's styles), chosen (one of them, just brought), restored (terms from
+// Down: seated (the session; events before it wait), content (the key of the picture to paint small), own (the user's styles), chosen (one of them, just brought), restored (terms from
 // the history), error, limit (bytes), beat (a number for each answer).
 const $ = (selector) => element.querySelector(selector);
 const root = $('.sc-gallery'), grid = $('.sc-grid'), search = $('input[type=search]'), files = $('input[type=file]'), blend = $('.sc-blend');
@@ -20,7 +20,7 @@ function tell() { props.value = { terms }; send('pick'); }
 function pick(source) { terms = [[1, source]]; mark(); tell(); }
 function add(source) {
   if (terms.some((t) => t[1] === source)) { if (terms.length > 1) { terms = terms.filter((t) => t[1] !== source); mark(); tell(); } return; }
-  if (terms.length === MOST) { fail('at most ' + MOST + ' styles can be blended; take one out first'); return; }
+  if (terms.length === MOST) { fail('At most ' + MOST + ' styles can be blended; take one out first'); return; }
   terms = terms.concat([[1, source]]);
   mark(); tell();
 }
@@ -83,8 +83,9 @@ grid.addEventListener('keydown', (e) => {
 });
 
 // ---- finding
+function plain(text) { return text.toLowerCase().normalize('NFD').replace(/\p{M}/gu, ''); } // who types Dürer may have no ü
 function filter() {
-  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = plain(search.value).split(/\s+/).filter(Boolean);
   for (const card of cards()) {
     const text = card.dataset.words;
     card.hidden = (period && card.dataset.period !== period) || !words.every((w) => text.includes(w));
@@ -148,7 +149,7 @@ watch('beat', () => {
   const fresh = (props.own || []).filter((style) => !cardOf(style.source));
   for (const style of fresh) {
     const card = cards()[0].cloneNode(true);
-    Object.assign(card.dataset, { source: style.source, title: style.title, period: 'yours', words: style.title.toLowerCase() + ' yours own' });
+    Object.assign(card.dataset, { source: style.source, title: style.title, period: 'yours', words: plain(style.title) + ' yours own' });
     card.querySelector('.sc-title').textContent = style.title;
     card.querySelector('.sc-artist').textContent = 'Yours';
     card.querySelector('.sc-pick').setAttribute('aria-label', style.title + ', yours');

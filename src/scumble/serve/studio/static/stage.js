@@ -1,6 +1,6 @@
 // The stage: one picture comes in, and is looked at before and after; a mask is brushed onto it.
 // Up: props.value = {path, name} with 'picture'; {mask, feather, invert} with 'mask'; nothing with 'example'.
-// Down: seated (events before that wait), before, after (addresses of pictures), note, error, restored (a mask from the history), limit (bytes), beat (a number for each answer).
+// Down: seated (the session; events before it wait), before, after (addresses of pictures), note, error, restored (a mask from the history), limit (bytes), beat (a number for each answer).
 const $ = (selector) => element.querySelector(selector);
 const root = $('.sc-stage'), frame = $('.sc-frame'), canvas = $('.sc-canvas'), split = $('.sc-split'), ring = $('.sc-ring');
 const before = $('.sc-before'), after = $('.sc-after'), dialog = $('dialog'), video = $('video');
@@ -9,7 +9,11 @@ const MOST = 1024, STEPS_BACK = 12;
 
 let held = '';
 function send(event) { if (props.seated) trigger(event, {}); else held = event; }
-watch('seated', () => { if (props.seated && held) trigger(held, {}); held = ''; });
+watch('seated', () => {
+  if (props.seated && held) trigger(held, {});
+  held = '';
+  if (props.seated) setInterval(() => fetch(location.pathname.replace(/\/?$/, '/gradio_api/heartbeat/') + props.seated).catch(() => {}), 60000);
+});
 
 function fail(sentence) {
   $('.sc-error').textContent = sentence || '';
@@ -32,7 +36,7 @@ async function take(file) {
     send('picture');
   } catch (error) {
     working(false);
-    fail('the picture could not be sent (' + error.message + '); try once more');
+    fail('The picture could not be sent (' + error.message + '); try once more');
   }
 }
 function pictureIn(list) { return Array.from(list || []).find((f) => f.type.startsWith('image/') || /\.(heic|heif|avif|tiff?)$/i.test(f.name)); }
@@ -48,7 +52,7 @@ root.addEventListener('drop', (e) => {
   e.preventDefault();
   over();
   const file = pictureIn(e.dataTransfer.files);
-  if (file) take(file); else fail('what was dropped is not a picture file; drop a JPEG, PNG, WebP, TIFF, AVIF or HEIC file');
+  if (file) take(file); else fail('What was dropped is not a picture file; drop a JPEG, PNG, WebP, TIFF, AVIF or HEIC file');
 });
 function over() { depth = 0; root.classList.remove('sc-over'); $('.sc-hint').hidden = true; }
 document.addEventListener('paste', (e) => {
@@ -63,7 +67,7 @@ async function camera() {
   try {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 4096 } } });
   } catch (error) {
-    fail('there is no camera, or it may not be used; allow it in the browser, or choose a picture');
+    fail('There is no camera, or it may not be used; allow it in the browser, or choose a picture');
     return;
   }
   dialog.showModal();
