@@ -60,7 +60,8 @@ class VideoFile:
             self._turn = _turn(first)
             swapped = self._turn[0] % 2 == 1
             aspect = Fraction(stream.sample_aspect_ratio or 0)
-            rate = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+            # a file that doesn't say has the clock of its codec for average, a thousand or more a second; the guess looks at the frames
+            rate = Fraction(min(filter(None, (stream.average_rate, stream.guessed_rate)), default=DEFAULT_RATE))
             start = Fraction(container.start_time or 0, 1_000_000)
             color = Color(
                 int(first.colorspace), int(first.color_range), _code(first, context, "color_primaries"), _code(first, context, "color_trc")

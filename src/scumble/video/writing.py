@@ -160,6 +160,12 @@ class FilmWriter:
         self.done, self.snapshot = self.ledger.done, self.ledger.snapshot
         self._segment: _Segment | None = None
         self._told = False
+        if clip.aspect is not None and encoding.codec not in EVEN and FORMATS[path.suffix.lower()] in ("matroska", "webm"):
+            log.warning(
+                "%s can't say that its pixels are %s as wide as high: of %s, PyAV hands that on to .mp4 and .mov only; players will"
+                " show it in another shape",
+                path, clip.aspect, encoding.codec,
+            )  # fmt: skip
 
     def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
         """Encode a frame; with a ``snapshot`` the segment ends after it. InputError where that fails."""
