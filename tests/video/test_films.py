@@ -83,6 +83,36 @@ class TestFilms:
             assert sum(f.samples for f in container.decode(audio=0)) == round(N / 25 * 16_000)
         assert caplog.records == []
 
+    @pytest.mark.parametrize(("suffix", "until"), [(".mp4", None), (".mkv", None), (".webm", None), (".mp4", 7)])
+    def test_chapters_and_what_tracks_are_for_stay(self, suffix, until, tmp_path, paint):
+        comment = av.stream.Disposition.comment
+        with (
+            av.open(str(make(tmp_path / "plain.mkv", offset=5, unit=Fraction(1, 1000)))) as given,
+            av.open(str(tmp_path / "in.mkv"), "w") as out,
+        ):
+            streams = [out.add_stream_from_template(stream, opaque=True) for stream in given.streams]
+            streams[1].disposition = comment
+            titles = [("one", 5000, 5200), ("two", 5200, 5480)]
+            out.set_chapters(
+                [
+                    {"id": k, "start": start, "end": end, "time_base": Fraction(1, 1000), "metadata": {"title": title}}
+                    for k, (title, start, end) in enumerate(titles, 1)
+                ]
+            )
+            for packet in given.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream.index]
+                    out.mux(packet)
+        paint(tmp_path / "in.mkv", tmp_path / f"out{suffix}", strength=0, stop=iter(k + 1 == until for k in range(N)).__next__)
+        with av.open(str(tmp_path / f"out{suffix}")) as container:
+            assert container.streams.audio[0].disposition & comment or suffix == ".webm"  # which has no place for it
+            found = [(c["metadata"]["title"], *(float(c[k] * c["time_base"]) for k in ("start", "end"))) for c in container.chapters()]
+        last = 0.48 if until is None else until / 25
+        assert [title for title, _, _ in found] == ["one", "two"]
+        assert [time for _, *times in found for time in times] == pytest.approx(
+            [0, 0.2, 0.2, last], abs=0.05
+        )  # sound begins a little before
+
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
     def test_the_rate_is_written(self, suffix, clip, tmp_path, paint):
         paint(clip, tmp_path / f"out{suffix}", strength=0)

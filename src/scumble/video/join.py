@@ -83,7 +83,10 @@ def _pictures(folder: Path, segments: Sequence[Mapping[str, Any]], stream: Any, 
 
 
 class _Sound:
-    """Sound and subtitles of the source on their way into the result: copied where the container takes them, sound else encoded anew."""
+    """Sound, subtitles and chapters of the source on their way into the result.
+
+    They are copied where the container takes them; sound is else encoded anew.
+    """
 
     def __init__(self, source: Any, path: Path, out: Any, form: str, start: Fraction, end: Fraction | None) -> None:
         self.source, self.start, self.end = source, start, end
@@ -103,6 +106,15 @@ class _Sound:
                 log.warning("%s of the kind %s has no place in this kind of file and is left out", stream.type, name)
                 continue
             made.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
+            made.disposition = stream.disposition  # which is the default one, which a comment
+        out.set_chapters([*self._chapters()])
+
+    def _chapters(self) -> Generator[dict[str, Any], None, None]:
+        for chapter in self.source.chapters():
+            begin, end = (Fraction(chapter[key]) * chapter["time_base"] - self.start for key in ("start", "end"))
+            end = end if self.end is None else min(end, self.end)
+            if end > begin:
+                yield {**chapter, "start": round(max(begin, Fraction(0)) * 1000), "end": round(end * 1000), "time_base": Fraction(1, 1000)}
 
     def packets(self) -> Generator[Timed, None, None]:
         av = load_av()
@@ -125,7 +137,8 @@ class _Sound:
                 offset = round(self.start / packet.time_base)
                 dts = packet.dts - offset
                 # of two packets at a time, as where a broadcast was cut, muxers take the first and then nothing more
-                dts = self._last[index] = max(dts, self._last.get(index, dts - 1) + 1)
+                last = self._last.get(index)
+                dts = self._last[index] = dts if last is None else max(dts, last + 1)
                 packet.dts, packet.pts = dts, dts if packet.pts is None else max(packet.pts - offset, dts)
                 packet.stream = self._copied[index]
                 yield time, packet
