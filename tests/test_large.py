@@ -230,6 +230,30 @@ def test_going_on_with_something_else_is_refused(tmp_path, painter):
     assert not folder.exists()
 
 
+def test_a_run_that_is_refused_costs_nothing(tmp_path, painter):
+    path = photo(tmp_path, height=300, width=900)
+
+    def stop(done, total):
+        if done == 1:
+            raise Stop
+
+    settings = {"painter": painter, "style_scale": 4.0, "memory": 430_000_000}
+    with pytest.raises(Stop):
+        large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, **settings)
+    parts = {p.name: p.read_bytes() for p in (tmp_path / ".out.png.parts").iterdir()}
+    path.rename(tmp_path / "elsewhere.png")
+    with pytest.raises(InputError):
+        large.paint(path, ["irises"], tmp_path / "out.png", **settings)
+    (tmp_path / "elsewhere.png").rename(path)
+    for more in ({"memory": 1_000_000}, {"style_scale": 0.25}, {"detail": "nice"}):
+        with pytest.raises(UsageError):
+            large.paint(path, ["irises"], tmp_path / "out.png", **{**settings, **more})
+    with pytest.raises(InputError):
+        large.paint(path, [tmp_path / "no-such-style.jpg"], tmp_path / "out.png", **settings)
+    assert {p.name: p.read_bytes() for p in (tmp_path / ".out.png.parts").iterdir()} == parts
+    assert large.paint(path, ["irises"], tmp_path / "out.png", resume=True, **settings).resumed == 1
+
+
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
     path = photo(tmp_path)
     cases = [

@@ -137,10 +137,9 @@ def paint(
     try:
         return job.run(canvas, styles, format, text, budget, planned, tiles)
     except BaseException as error:
-        kept = canvas.begun and any(canvas.done()) and not isinstance(error, UsageError)
-        if not kept:
+        if canvas.made and not (canvas.begun and any(canvas.done())):
             canvas.give_up()
-        elif isinstance(error, KeyboardInterrupt):
+        elif canvas.begun and isinstance(error, KeyboardInterrupt):
             log.warning("stopped with %d of %d tiles done: --resume goes on from there", sum(canvas.done()), len(canvas.done()))
         raise
 

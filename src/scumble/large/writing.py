@@ -48,7 +48,7 @@ class Canvas:
     Args:
         target: what will be written.
         identity: all that decides the pixels, as JSON values: what was begun can be gone on with only if it is the same.
-        resume: take up what is there, if anything is; else it is thrown away.
+        resume: take up what is there, if anything is; else it is thrown away by :meth:`begin`, so that a run that is refused costs nothing.
 
     UsageError if what is there was begun otherwise, InputError if it is damaged.
     """
@@ -60,10 +60,10 @@ class Canvas:
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self.state: dict[str, Any] = {}
         self.arrays: dict[str, NDArray[Any]] = {}
+        self.made = False
+        """Whether this run has made the folder, and what is in it."""
         if resume and is_begun(self.place):
             self._take_up()
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def begun(self) -> bool:
@@ -74,12 +74,16 @@ class Canvas:
         """Claim the disk space; ``arrays`` are kept with it. InputError where there is not enough."""
         size = height * width * bands * bits // 8
         try:
-            self.folder.mkdir(exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
+            free, before = shutil.disk_usage(self.place.parent).free, self.folder / "canvas"
+            if before.is_file():
+                free += before.stat().st_size
             if free < size:
                 raise InputError(
                     f"{self.place} takes {size / 1e9:.1f} GB beside it while it is painted; {free / 1e9:.1f} GB are free: free some space"
                 )
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(exist_ok=True)
+            self.made = True
             offset = _blank(self.folder / "canvas", height, width, bands, bits)
             with (self.folder / "arrays.npz").open("wb") as file:
                 np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
