@@ -94,6 +94,21 @@ class TestBadInput:
             paint(clip, tmp_path / target, **settings)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("style", "sentence"),
+        [
+            (["great-wave", "irises"], r"several styles are given with the seconds .* as in \[\(0, 'great-wave'\).*; got 'great-wave'"),
+            ([(0, "great-wave", 1)], "several styles are given with the seconds"),
+            ([("soon", "great-wave")], "a style's time must be a number"),
+            ([(0, 3)], "a style must be a name"),
+            (3, "a style must be a name"),
+            ([], "give a style"),
+        ],
+    )
+    def test_styles_that_are_none(self, style, sentence, clip, tmp_path, paint):
+        with pytest.raises(UsageError, match=sentence):
+            paint(clip, tmp_path / "out.mp4", style)
+
     def test_encoders_that_are_not_here(self, clip, tmp_path, paint, monkeypatch):
         monkeypatch.setitem(writing_module.CODECS, "av1", {"no_such_encoder": ()})
         with pytest.raises(UsageError, match=r"has no encoder for av1; it has h264.*: take one with --codec"):

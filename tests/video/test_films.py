@@ -195,9 +195,10 @@ class TestFilms:
 
     def test_odd_sizes_are_padded_where_it_has_not_and_said(self, tmp_path, paint, caplog):
         source = make(tmp_path / "in.webm", codec="libvpx-vp9", size=(W + 1, H), sound=None, unit=Fraction(1, 1000))
-        paint(source, tmp_path / "out.mp4", strength=0)
+        done = paint(source, tmp_path / "out.mp4", strength=0)
         before, after = shown(source)[0][1], shown(tmp_path / "out.mp4")[0][1]
         assert after.shape == (H, W + 2, 3)
+        assert done.size == (W + 2, H)
         assert np.abs(after[:, : W + 1].astype(int) - before).mean() < 3
         found, frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()
         assert found

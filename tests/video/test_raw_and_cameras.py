@@ -39,6 +39,18 @@ class TestNumberedRawAndCamera:
         with av.open(str(tmp_path / "out.mp4")) as container:
             assert container.streams.video[0].codec_context.colorspace == 1
 
+    @pytest.mark.parametrize("target", ["%d.png", "../in/%d.png", "%02d.png", "link/%d.png"])
+    def test_pictures_are_not_painted_over_themselves(self, target, tmp_path, paint):
+        folder = tmp_path / "in"
+        folder.mkdir()
+        (folder / "link").symlink_to(folder)
+        for k in range(9, 11):
+            Image.fromarray(picture(k)).save(folder / f"{k}.png")
+        before = {p.name: p.read_bytes() for p in folder.glob("*.png")}
+        with pytest.raises(UsageError, match="can't be painted over itself; choose another name"):
+            paint(folder / "%d.png", folder / target, overwrite=True, strength=0)
+        assert {p.name: p.read_bytes() for p in folder.glob("*.png")} == before
+
     def test_sizes_must_be_equal(self, tmp_path, paint):
         for k, size in enumerate([(W, H), (W, H - 2)]):
             Image.fromarray(picture(k, *size)).save(tmp_path / f"{k}.png")

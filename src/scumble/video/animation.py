@@ -116,11 +116,12 @@ class AnimationWriter:
         self._ends: list[Fraction] = []
         self._palette: PIL.Image.Image | None = None
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Add a frame; ``snapshot`` is not for animations."""
         pixels = as_bytes(frame.pixels)
         self._frames.append(self._indexed(pixels, frame.alpha) if self.form == "GIF" else _with_alpha(pixels, frame.alpha))
         self._ends.append(frame.time + frame.duration)
+        return pixels.shape[1], pixels.shape[0]
 
     def is_full(self, frame: Frame) -> bool:
         """Whether ``frame`` would be more than an animation can hold."""

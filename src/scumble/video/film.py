@@ -17,7 +17,7 @@ import numpy as np
 from scumble import __version__, weights
 from scumble.errors import MissingExtraError, UsageError, in_range, whole
 from scumble.picture import DEFAULT_MAX_PIXELS
-from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize
+from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize, sources_of
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
 from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2
 from scumble.video.reading import Numbered, VideoFile, is_numbered
@@ -138,12 +138,7 @@ def film(
     if not isinstance(source, (str, os.PathLike)) and resume:
         raise UsageError("what came through a pipe or from a camera can't be had again, so there is nothing to resume")
     reader = open_clip(source, rate=rate, max_pixels=max_pixels) if isinstance(source, (str, os.PathLike)) else source
-    if (
-        name is not None
-        and isinstance(source, (str, os.PathLike))
-        and Path(name).exists()
-        and Path(name).resolve() == Path(source).resolve()
-    ):
+    if name is not None and isinstance(source, (str, os.PathLike)) and _is_itself(reader, os.fspath(source), os.fspath(name)):
         raise UsageError(f"{name} can't be painted over itself; choose another name")
     shape = _fitted(reader.clip.height, reader.clip.width, size)
     if size is not None and shape[0] * shape[1] > max_pixels:
@@ -151,8 +146,7 @@ def film(
     if name is not None and encoding is None and not is_numbered(os.fspath(name)):
         check_animation(reader.clip.frames or 1, *shape)
     painter = stylizer or Stylizer(threads=painting_threads())
-    given = [*style] if isinstance(style, Sequence) and not isinstance(style, str) else [(None, style)]
-    timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in given])  # pyright: ignore[reportArgumentType]
+    timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in _timed(style)])
     settings: dict[str, Any] = {
         "strength": strength,
         "method": method,
@@ -169,6 +163,30 @@ def film(
     except BaseException:
         writer.abandon()
         raise
+
+
+def _is_itself(reader: Reader, source: str, target: str) -> bool:
+    """Whether the clip, or one of its pictures, would be replaced by what is painted from it."""
+    pairs = [(source, target)]
+    if isinstance(reader, Numbered) and is_numbered(target):  # a picture keeps its number, so names differ in zeros before it at most
+        pairs = [(source % number, target % number) for number in (reader.first, reader.first + reader.count - 1)]
+    return any(Path(b).exists() and Path(b).samefile(a) for a, b in pairs)
+
+
+def _timed(style: StyleLike | Sequence[tuple[float | None, StyleLike]]) -> list[tuple[float | None, StyleLike]]:
+    """(seconds, style) of each; UsageError for what is no such thing."""
+    if not isinstance(style, Sequence) or isinstance(style, (str, bytes)):
+        return [(None, one) for one in sources_of(style)]
+    timed: list[tuple[float | None, StyleLike]] = []
+    for key in style:
+        if not isinstance(key, (tuple, list)) or len(key) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+            shape = "[(0, 'great-wave'), (4, 'starry-night')]"
+            raise UsageError(f"several styles are given with the seconds at which each is reached, as in {shape}; got {key!r}")
+        seconds, one = key
+        if seconds is not None:
+            in_range("a style's time", seconds, -1e9, 1e9)
+        timed.append((seconds, sources_of(one)[0]))
+    return timed
 
 
 def painting_threads() -> int:
@@ -249,9 +267,8 @@ def _run(
                 log.warning("an animation holds no more: what comes after frame %d is left out; a film (.mp4) holds it", count)
                 interrupted = True
                 break
-            writer.write(item.frame, item.snapshot)
+            painted_size = writer.write(item.frame, item.snapshot)
             count += 1
-            painted_size = (item.frame.pixels.shape[1], item.frame.pixels.shape[0])
             if progress is not None:
                 progress(count, reader.clip.frames)
             if stop is not None and stop():

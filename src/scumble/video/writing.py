@@ -62,8 +62,9 @@ class Writer(Protocol):
         """What the painter remembered after these."""
         ...
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
-        """Take a frame; with a ``snapshot`` of the painter's memory, a segment ends after it."""
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
+        """Take a frame; with a ``snapshot`` of the painter's memory, a segment ends after it. Returns the width and height written."""
+        ...
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Make the result out of all frames so far."""
@@ -167,16 +168,18 @@ class FilmWriter:
                 path, clip.aspect, encoding.codec,
             )  # fmt: skip
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Encode a frame; with a ``snapshot`` the segment ends after it. InputError where that fails."""
+        pixels = self._even(as_bytes(frame.pixels))
         with writing(self.target.path):
             if self._segment is None:
                 self.ledger.begin()
                 number = len(self.ledger.segments)
                 self._segment = _Segment(self.ledger.path(f"segment-{number:05}.mp4.part"), self.clip, self.encoding, frame.time)
-            self._segment.write(self._even(as_bytes(frame.pixels)), frame)
+            self._segment.write(pixels, frame)
             if snapshot is not None:
                 self.ledger.record(self._close_segment(), snapshot)
+        return pixels.shape[1], pixels.shape[0]
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Join all that is encoded, with the sound as far as it goes. What is finished stays for ``resume`` if ``interrupted``."""
@@ -304,7 +307,7 @@ class NumberedWriter:
                 raise InputError(f"{pattern % self.ledger.foreign} exists already; allow overwriting (--overwrite) or choose another name")
         self._next, self._recorded = self.done, self.done
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Save a frame; InputError where that fails."""
         picture = frame.picture.with_pixels(frame.pixels) if frame.picture is not None else None
         if picture is None:
@@ -321,6 +324,7 @@ class NumberedWriter:
             with writing(Path(self.pattern)):
                 self.ledger.record({"frames": self._next - self._recorded}, snapshot)
             self._recorded = self._next
+        return picture.width, picture.height
 
     def finish(self, *, interrupted: bool = False) -> None:
         """All pictures are there already."""
@@ -341,10 +345,11 @@ class RawWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Write a frame at once, for whoever waits at the other end of the pipe."""
         self.stream.write(np.ascontiguousarray(as_bytes(frame.pixels)).data)
         self.stream.flush()
+        return frame.pixels.shape[1], frame.pixels.shape[0]
 
     def finish(self, *, interrupted: bool = False) -> None:
         """All is written already."""
