@@ -126,6 +126,25 @@ class TestBadInput:
         with pytest.raises(InputError, match="there is no folder"):
             paint(clip, tmp_path / "nowhere" / "out.mp4")
 
+    @pytest.mark.parametrize("name", ["out.mp4", "out.gif"])
+    def test_a_target_that_appears_meanwhile_is_not_replaced(self, name, clip, tmp_path, paint):
+        def appear(_done, _total):
+            (tmp_path / name).write_text("mine")
+
+        with pytest.raises(InputError, match=r"exists already; allow overwriting \(--overwrite\)"):
+            paint(clip, tmp_path / name, strength=0, progress=appear)
+        assert (tmp_path / name).read_text() == "mine"
+
+    @pytest.mark.parametrize("name", ["out.mp4", "out.gif"])
+    def test_a_link_is_written_through(self, name, clip, tmp_path, paint):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / name).write_text("older")
+        (tmp_path / name).symlink_to(tmp_path / "real" / name)
+        paint(clip, tmp_path / name, strength=0, overwrite=True)
+        assert (tmp_path / name).is_symlink()
+        assert len((tmp_path / "real" / name).read_bytes()) > 1000
+        assert hidden(tmp_path) == hidden(tmp_path / "real") == []
+
     def test_full_disk(self, clip, tmp_path, paint, monkeypatch):
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -23,7 +23,6 @@ from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_by
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
 from scumble.video.steady import USUAL, Flow, Past, Steadier
-from scumble.video.target import Target
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
 
 log = logging.getLogger(__name__)
@@ -240,7 +239,7 @@ def _open_writer(
         return NumberedWriter(name, first=first, frames=reader.clip.frames, overwrite=overwrite, identity=identity, resume=resume)
     if resume:
         raise UsageError("an animation is written in one go, so there is nothing to resume; resume is for films and numbered pictures")
-    return AnimationWriter(Target(Path(name), overwrite), reader.clip)
+    return AnimationWriter(Path(name), reader.clip, overwrite=overwrite)
 
 
 def _run(
