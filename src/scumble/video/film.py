@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import time as clock
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 from scumble import __version__, weights
 from scumble.errors import MissingExtraError, UsageError, in_range, whole
 from scumble.picture import DEFAULT_MAX_PIXELS
-from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize, sources_of
+from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize, sources_of, working_scale
+from scumble.tiling import bytes_a_pixel, largest_side, reach
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
-from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2
+from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2, one_thread_each
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
 from scumble.video.steady import USUAL, Flow, Past, Steadier
@@ -155,10 +157,13 @@ def film(
     }
     settings["hold"], settings["memory"] = hold, MEMORY if memory is None else memory
     identity = _identity(reader.clip, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
+    shots = ShotPainter(painter, timeline, **settings)
+    if strength > 0:
+        _check_memory(settings["memory"], method, *shape, style_scale)
     writer = _open_writer(target, reader, encoding, overwrite=overwrite, identity=identity, resume=resume)
     try:
-        shots = ShotPainter(painter, timeline, **settings)
-        return _run(reader, shots, Steadier(steady), writer, size=size, segment=segment, began=began, progress=progress, stop=stop)
+        with one_thread_each if steady > 0 else nullcontext():
+            return _run(reader, shots, Steadier(steady), writer, size=size, segment=segment, began=began, progress=progress, stop=stop)
     except BaseException:
         writer.abandon()
         raise
@@ -186,6 +191,13 @@ def _timed(style: StyleLike | Sequence[tuple[float | None, StyleLike]]) -> list[
             in_range("a style's time", seconds, -1e9, 1e9)
         timed.append((seconds, sources_of(one)[0]))
     return timed
+
+
+def _check_memory(memory: float, method: str, height: int, width: int, style_scale: float | None) -> None:
+    """A budget below the smallest tile is refused before the first frame and not at it."""
+    factor, each = working_scale(height, width, style_scale), bytes_a_pixel(method)
+    if round(height * factor) * round(width * factor) * each > memory:
+        largest_side(memory, each, reach(method))
 
 
 def painting_threads() -> int:
@@ -254,7 +266,10 @@ def _run(
     progress: Progress | None,
     stop: Callable[[], bool] | None,
 ) -> Filmed:
-    """Reading, looking, painting and steadying have a thread each; encoding is done here."""
+    """Reading, looking, painting and steadying have a thread each; encoding is done here.
+
+    Each closes the one before when it fails: one that were left at work within OpenCV when the process ends would end it by SIGABRT.
+    """
     count, painted_size, interrupted = writer.done, (0, 0), False
     keeps_alpha = isinstance(writer, (AnimationWriter, NumberedWriter))
     seen = ahead(_look(ahead(reader, DEPTH), writer, size=size, segment=segment, keeps_alpha=keeps_alpha, flows=steadier.amount > 0), DEPTH)
@@ -280,7 +295,7 @@ def _run(
 
 
 def _look(
-    frames: Iterable[Frame], writer: Writer, *, size: int | None, segment: int, keeps_alpha: bool, flows: bool
+    frames: Generator[Frame, None, None], writer: Writer, *, size: int | None, segment: int, keeps_alpha: bool, flows: bool
 ) -> Generator[_Seen, None, None]:
     """Sizes, cuts and movement. Frames of an earlier run are read once more and passed over: reading is quick, and exact."""
     cuts, flow = Cuts(), Flow() if flows else None
@@ -288,39 +303,42 @@ def _look(
         cuts.restore(_under("cuts", writer.snapshot))
         if flow is not None:
             flow.restore(_under("flow", writer.snapshot))
-    for number, given in enumerate(frames, 1):
-        if number <= writer.done:
-            continue
-        frame = _resized(given, size)
-        if frame.alpha is not None and not keeps_alpha:
-            frame = _on_white(frame)
-        pixels = as_bytes(frame.pixels)
-        change = cuts(pixels)
-        past = None if flow is None else flow(pixels, cut=change == "cut")
-        snapshot = None
-        if number % segment == 0:
-            snapshot = _named("cuts", cuts.snapshot()) | ({} if flow is None else _named("flow", flow.snapshot()))
-        yield _Seen(frame, change, past, snapshot)
+    with closing(frames):
+        for number, given in enumerate(frames, 1):
+            if number <= writer.done:
+                continue
+            frame = _resized(given, size)
+            if frame.alpha is not None and not keeps_alpha:
+                frame = _on_white(frame)
+            pixels = as_bytes(frame.pixels)
+            change = cuts(pixels)
+            past = None if flow is None else flow(pixels, cut=change == "cut")
+            snapshot = None
+            if number % segment == 0:
+                snapshot = _named("cuts", cuts.snapshot()) | ({} if flow is None else _named("flow", flow.snapshot()))
+            yield _Seen(frame, change, past, snapshot)
 
 
-def _paint(seen: Iterable[_Seen], shots: ShotPainter, writer: Writer) -> Generator[_Painted, None, None]:
+def _paint(seen: Generator[_Seen, None, None], shots: ShotPainter, writer: Writer) -> Generator[_Painted, None, None]:
     if writer.snapshot is not None:
         shots.restore(_under("shots", writer.snapshot))
-    for item in seen:
-        pixels = shots(as_float(item.frame.pixels), float(item.frame.time), item.change)
-        snapshot = None if item.snapshot is None else item.snapshot | _named("shots", shots.snapshot())
-        yield _Painted(replace(item.frame, pixels=pixels), item.past, snapshot)
+    with closing(seen):
+        for item in seen:
+            pixels = shots(as_float(item.frame.pixels), float(item.frame.time), item.change)
+            snapshot = None if item.snapshot is None else item.snapshot | _named("shots", shots.snapshot())
+            yield _Painted(replace(item.frame, pixels=pixels), item.past, snapshot)
 
 
-def _steady(painted: Iterable[_Painted], steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
+def _steady(painted: Generator[_Painted, None, None], steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
     if writer.snapshot is not None:
         steadier.restore(_under("steadier", writer.snapshot))
-    for item in painted:
-        frame, pixels = item.frame, as_float(item.frame.pixels)
-        if steadier.amount > 0:
-            pixels = steadier(pixels, item.past)
-        snapshot = None if item.snapshot is None else item.snapshot | _named("steadier", steadier.snapshot())
-        yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), None, snapshot)
+    with closing(painted):
+        for item in painted:
+            frame, pixels = item.frame, as_float(item.frame.pixels)
+            if steadier.amount > 0:
+                pixels = steadier(pixels, item.past)
+            snapshot = None if item.snapshot is None else item.snapshot | _named("steadier", steadier.snapshot())
+            yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), None, snapshot)
 
 
 def _named(part: str, snapshot: Snapshot) -> Snapshot:
