@@ -104,6 +104,27 @@ class TestNumberedRawAndCamera:
         assert np.abs(frames[0][1].astype(int) - picture(1)).mean() < 5
         assert capture.released
 
+    @pytest.mark.parametrize(("orientation", "turns"), [(None, 0), (1, 0), (3, 2), (6, 3), (8, 1)])
+    def test_frames_with_exif_as_cameras_write_them(self, orientation, turns, tmp_path, paint):
+        exif = Image.Exif()
+        exif[0x010F] = "a camera"
+        if orientation is not None:
+            exif[0x0112] = orientation
+        with av.open(str(tmp_path / "in.avi"), "w") as out:
+            stream = out.add_stream("mjpeg", rate=25, width=W, height=H, pix_fmt="yuvj420p")
+            for k in range(2):
+                jpeg = io.BytesIO()
+                Image.fromarray(picture(k)).save(jpeg, "JPEG", exif=exif, quality=95)
+                packet = av.Packet(jpeg.getvalue())
+                packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 25), k, k
+                out.mux(packet)
+        paint(tmp_path / "in.avi", tmp_path / "out.mp4", strength=0)
+        frames = shown(tmp_path / "out.mp4")
+        assert len(frames) == 2
+        upright = np.rot90(picture(0), turns)
+        assert frames[0][1].shape == upright.shape
+        assert np.abs(frames[0][1].astype(int) - upright).mean() < 5
+
     def test_no_camera(self):
         with pytest.raises(InputError, match=r"camera 3 can't be opened; is it there, and free\?"):
             Camera(3, open_capture=lambda _: self.Capture([], opened=False))

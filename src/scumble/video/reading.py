@@ -201,7 +201,10 @@ def _turn(frame: Any) -> tuple[int, bool]:
     From the display matrix (ISO/IEC 14496-12, 8.3.2): a pixel at (x, y) is shown at (a x + c y, b x + d y). Of any
     other angle the nearest quarter is taken: no camera writes one.
     """
-    data = next((bytes(s) for s in frame.side_data if s.type.name == "DISPLAYMATRIX"), None)
+    try:
+        data = next((bytes(s) for s in frame.side_data if s.type.name == "DISPLAYMATRIX"), None)
+    except ValueError:  # a kind of data beside it that PyAV has no name for, as EXIF: then it gives none, but the angle
+        return round(frame.rotation / 90) % 4, False
     if data is None or len(data) < 36:
         return 0, False
     a, b, _, c, d = struct.unpack("<5i", data[:20])
