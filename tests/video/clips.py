@@ -51,11 +51,12 @@ def make(
     picture=picture,
     turn=None,
     matrix=None,
+    options=None,
     **context,
 ):
     """A film with a tone, at ``times`` in seconds; every frame coded well. Of PCM, ``samples`` are in a packet."""
     times = times or [Fraction(k, 25) for k in range(frames)]
-    options = (
+    options = (options or {}) | (
         {"crf": "4", "preset": "ultrafast"}
         if codec in ("libx264", "libx265")
         else {"crf": "10", "b": "0", "cpu-used": "8"}

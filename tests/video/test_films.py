@@ -135,6 +135,21 @@ class TestFilms:
         with av.open(str(tmp_path / "out.mp4")) as container:
             assert [s.type for s in container.streams] == ["video"]
 
+    def test_fields_are_taken_apart(self, tmp_path, paint):
+        def woven(k, width, height):
+            frame = picture(4 * k, width, height)
+            frame[1::2] = picture(4 * k + 2, width, height)[1::2]  # the second field was seen half a frame later
+            return frame
+
+        def combs(frames):
+            return [np.abs(np.diff(pixels[2:-2].mean(-1), 2, axis=0)).mean() for _, pixels in frames]
+
+        source = make(tmp_path / "in.mp4", sound=None, picture=woven, options={"x264-params": "interlaced=1:tff=1"})
+        paint(source, tmp_path / "out.mp4", strength=0)
+        before, after = shown(source), shown(tmp_path / "out.mp4")
+        assert [t for t, _ in after] == [t for t, _ in before]
+        assert min(combs(before)) > 2 * max(combs(after))
+
     @pytest.mark.parametrize("angle", [90, 180, 270])
     def test_rotation_is_applied(self, angle, tmp_path, paint):
         source = make(tmp_path / "in.mp4", turn=lambda stream: stream.set_display_rotation(angle), sound=None)
