@@ -300,6 +300,23 @@ def test_a_truncated_file_is_told_and_leaves_nothing(tmp_path, painter, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_of_several_pages_is_told_and_reduced_sizes_are_none(tmp_path, caplog, big):
+    pages = [Image.fromarray(np.full((40, 50, 3), shade, np.uint8)) for shade in (10, 90, 200)]
+    pages[0].save(tmp_path / "in.tif", save_all=True, append_images=pages[1:], big_tiff=big)
+    sentence = f"{tmp_path / 'in.tif'} holds 3 pages, and the first alone is taken; save the others as files of their own"
+    for read in (Picture.open, Source):
+        caplog.clear()
+        read(tmp_path / "in.tif")
+        assert [r.getMessage() for r in caplog.records] == [sentence]
+    pyvips.Image.black(600, 700, bands=3).tiffsave(str(tmp_path / "pyramid.tif"), tile=True, pyramid=True, bigtiff=big)
+    assert pyvips.Image.new_from_file(str(tmp_path / "pyramid.tif")).get("n-pages") > 1
+    caplog.clear()
+    for read in (Picture.open, Source):
+        read(tmp_path / "pyramid.tif")
+    assert caplog.records == []
+
+
 def test_a_float_tiff_is_told(tmp_path, painter):
     Image.fromarray(scene(60, 80)[..., 0]).save(tmp_path / "in.tif")
     with pytest.raises(InputError, match="8 or 16 bits"):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble._formats import Metadata, Raster
+from scumble._formats.reading import tell_of_pages
 from scumble._formats.tags import upright_exif, upright_xmp
 from scumble._profiles import is_usable
 from scumble.errors import InputError, MissingExtraError
@@ -71,6 +72,9 @@ class Source:
             if header.width * header.height > max_pixels:
                 amount = header.width * header.height
                 raise InputError(f"{self.path} has {amount:,} pixels; the limit is {max_pixels:,}: raise max-pixels, or make it smaller")
+            if str(header.get("vips-loader")).startswith("tiff"):
+                with self.path.open("rb") as stream:
+                    tell_of_pages(stream, str(self.path))
             self._turn = int(header.get("orientation")) if header.get_typeof("orientation") else 1
             image = self._open()
         self.height, self.width = int(image.height), int(image.width)

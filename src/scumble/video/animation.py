@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from scumble._files import checked_target, reason, write_whole
+from scumble._files import checked_target, write_whole
 from scumble._formats import is_animated, open_moving
 from scumble.errors import InputError, ScumbleError
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
@@ -99,7 +99,7 @@ class Animation:
         except ScumbleError:
             raise
         except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
-            raise InputError(f"{self.path} is damaged or incomplete ({reason(error)}); get a whole copy of it") from error
+            raise InputError(f"{self.path} is damaged or incomplete; get a whole copy of it") from error
 
 
 class AnimationWriter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import sys
@@ -16,13 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scumble import __version__, weights
+from scumble.engine import FINISH
 from scumble.errors import MissingExtraError, UsageError, in_range, whole
 from scumble.picture import DEFAULT_MAX_PIXELS
 from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize, sources_of, working_scale
 from scumble.tiling import bytes_a_pixel, largest_side, reach
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
 from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2, one_thread_each
-from scumble.video.reading import Numbered, VideoFile, is_numbered
+from scumble.video.reading import Numbered, VideoFile, is_numbered, numbers
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
 from scumble.video.steady import USUAL, Flow, Past, Steadier
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
@@ -377,11 +380,14 @@ def _identity(clip: Clip, source: Any, timeline: Timeline, settings: dict[str, A
     """All that decides what comes out, to tell whether an earlier run was about the same."""
     found: dict[str, Any] = {"Scumble": __version__, **settings, "clip": [clip.width, clip.height, str(clip.time_base), clip.frames]}
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        found["source"] = [os.fspath(path.absolute()), *([path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [])]
+        name = os.fspath(source)
+        paths = [Path(name)] if Path(name).exists() else [Path(name % number) for number in sorted(numbers(name))]
+        stamps = [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]
+        found["source"] = [os.fspath(Path(name).absolute()), hashlib.sha256(json.dumps(stamps).encode()).hexdigest()]
     found["style"] = [[seconds, style.digest] for seconds, style in timeline.keys]
     nets = ["generator.onnx", "modulator.onnx"] if settings["method"] == "generator" else [f"decoder{k}.onnx" for k in range(1, 6)]
-    found["weights"] = [weights.manifest()[name].sha256 for name in ("eye.onnx", *nets) if name in weights.manifest()]
+    used = ["eye.onnx", *nets, *(f"{name}.onnx" for name in FINISH)]
+    found["weights"] = [weights.manifest()[name].sha256 for name in used if name in weights.manifest()]
     return found
 
 
