@@ -24,8 +24,8 @@ from scumble.picture import DEFAULT_MAX_PIXELS
 from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize, sources_of, working_scale
 from scumble.tiling import bytes_a_pixel, largest_side, reach
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
-from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2, one_thread_each
-from scumble.video.reading import Numbered, VideoFile, is_numbered, numbers
+from scumble.video.frames import DEFAULT_RATE, Frame, Reader, ahead, as_bytes, as_float, load_cv2, one_thread_each
+from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
 from scumble.video.steady import USUAL, Flow, Past, Steadier
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
@@ -159,7 +159,7 @@ def film(
         "grain": grain,
     }
     settings["hold"], settings["memory"] = hold, MEMORY if memory is None else memory
-    identity = _identity(reader.clip, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
+    identity = _identity(reader, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
     shots = ShotPainter(painter, timeline, **settings)
     if strength > 0:
         _check_memory(settings["memory"], method, *shape, style_scale)
@@ -376,12 +376,13 @@ def _on_white(frame: Frame) -> Frame:
     return replace(frame, pixels=as_bytes(as_float(frame.pixels) * share + (np.float32(1) - share) * np.float32(WHITE / 255)), alpha=None)
 
 
-def _identity(clip: Clip, source: Any, timeline: Timeline, settings: dict[str, Any]) -> dict[str, Any]:
+def _identity(reader: Reader, source: Any, timeline: Timeline, settings: dict[str, Any]) -> dict[str, Any]:
     """All that decides what comes out, to tell whether an earlier run was about the same."""
+    clip = reader.clip
     found: dict[str, Any] = {"Scumble": __version__, **settings, "clip": [clip.width, clip.height, str(clip.time_base), clip.frames]}
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        paths = [Path(name)] if Path(name).exists() else [Path(name % number) for number in sorted(numbers(name))]
+        paths = [Path(name % (reader.first + k)) for k in range(reader.count)] if isinstance(reader, Numbered) else [Path(name)]
         stamps = [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]
         found["source"] = [os.fspath(Path(name).absolute()), hashlib.sha256(json.dumps(stamps).encode()).hexdigest()]
     found["style"] = [[seconds, style.digest] for seconds, style in timeline.keys]
