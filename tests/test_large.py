@@ -8,6 +8,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from scumble import large, tiling
+from scumble.cli import run
+from scumble.cli.jobs import Job, by_rows
 from scumble.errors import InputError, UsageError
 from scumble.large.painting import PROCESS
 from scumble.large.reading import Source
@@ -281,6 +283,20 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
         with pytest.raises(kind, match=words):
             large.paint(call.pop("source"), ["irises"], call.pop("target"), painter=painter, **call)
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize(("method", "least"), [("generator", 182), ("wct", 733)])
+def test_the_least_budget_that_is_told_is_one_that_is_accepted(tmp_path, capsys, method, least):
+    path = photo(tmp_path, "in.jpg", height=1260, width=2000)
+    settings = ["--style", "irises", "--quality", "draft", "--method", method, "-o", str(tmp_path / "out.png")]
+    for given in (100, least - 1):
+        assert run(["stylize", str(path), *settings, "--memory", f"{given}MB"]) == 2
+        told = capsys.readouterr().err
+        assert f"takes {least} MB" in told and f"; got {given} MB: raise it with --memory" in told
+    # from there on it is held whole, as tiles that fit
+    job = Job(str(path), str(tmp_path / "out.png"))
+    assert by_rows(job, {**defaults(), "size": None, "max_pixels": 10**9, "memory": least * 1_000_000}) is None
+    assert tiling.least_memory(method) <= least * 1_000_000
 
 
 def test_one_style_needs_no_list(tmp_path, painter):
