@@ -178,6 +178,27 @@ def test_what_the_file_said_is_kept(tmp_path, painter):
         assert np.abs(out.pixels - deep / 65535).max() < 2e-5
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_no_resolution_is_made_up(tmp_path, painter, suffix):
+    out = tmp_path / f"out{suffix}"
+    for kind in ("png", "tif", "jpg"):
+        assert Source(photo(tmp_path, f"says-nothing.{kind}", 50, 60)).metadata.dpi is None
+        assert Source(photo(tmp_path, f"says-72.{kind}", 50, 60, dpi=(72, 72))).metadata.dpi == pytest.approx((72, 72), abs=0.1)
+    large.paint(photo(tmp_path), ["irises"], out, painter=painter, style_scale=4, strength=0)
+    there = Picture.open(out)
+    assert there.metadata.dpi is None and there.metadata.exif is None
+    with Image.open(out) as image:
+        image.load()  # checks what a PNG's chunks sum up to
+        assert "dpi" not in image.info
+    exif = Image.Exif()
+    exif[0x010E] = "a hill"
+    Image.fromarray((scene(260, 300) * 255).astype(np.uint8)).save(tmp_path / "described.png", exif=exif)
+    large.paint(tmp_path / "described.png", ["irises"], out, painter=painter, style_scale=4, strength=0, overwrite=True)
+    with Image.open(out) as image:
+        assert suffix == ".tif" or image.getexif()[0x010E] == "a hill"
+        assert image.getexif().get(0x011A, 72) == pytest.approx(72)  # by EXIF that is what unknown is
+
+
 def test_a_tiff_is_tiled_and_pyramidal(tmp_path, painter):
     large.paint(photo(tmp_path), ["irises"], tmp_path / "out.tif", painter=painter, style_scale=4)
     head = (tmp_path / "out.tif").read_bytes()[:4]

@@ -142,14 +142,14 @@ class Source:
         if icc is not None and not is_usable(icc, self.space, str(self.path)):
             icc = None
         dpi = (image.xres * 25.4, image.yres * 25.4)
+        # of files that say nothing libvips says 1 pixel a millimetre, or 72 dpi, and of a PNG a pixel a metre less than that
+        told = image.get_typeof("resolution-unit") != 0 or (abs(dpi[0] - 25.4) > 0.1 and image.xres not in (2.834, 72 / 25.4))
         return Metadata(
             bits=16 if self.deep else 8,
             icc_profile=icc,
             exif=upright_exif(exif, self.height, self.width),
             xmp=upright_xmp(blob("xmp-data")),
-            dpi=dpi
-            if min(dpi) > 1 and abs(dpi[0] - 25.4) > 0.1
-            else None,  # 1 pixel a millimetre is what libvips says of files that say nothing
+            dpi=dpi if told and min(dpi) > 1 else None,
         )
 
     def _picture(self, samples: NDArray[Any]) -> Picture:

@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 FORMATS = ("TIFF", "PNG", "JPEG")
 _VERSION = 1
 _JPEG_PACKET = 65_504
+_UNKNOWN_DPI = (72.0, 72.0)
+"""What EXIF says where the resolution is unknown (2.32, 4.6.4)."""
 
 
 def checked_format(target: Path, height: int, width: int) -> str:
@@ -127,18 +131,22 @@ class Canvas:
             _give_back_memory()
             image = vips.Image.new_from_file(os.fspath(self.folder / "canvas"), access="sequential").copy()
             _describe(image, vips, format, metadata, recipe)
-            if metadata.dpi:
-                image = image.copy(xres=metadata.dpi[0] / 25.4, yres=metadata.dpi[1] / 25.4)
+            across, down = metadata.dpi or _UNKNOWN_DPI
+            image = image.copy(xres=across / 25.4, yres=down / 25.4)
+            # libvips makes an EXIF of its own, for the resolution
+            keep = ["icc", "xmp", *(["exif"] if metadata.exif is not None else [])]
             if format == "TIFF":
                 image.tiffsave(
                     os.fspath(part), tile=True, tile_width=256, tile_height=256, pyramid=True, bigtiff=True,
                     compression="deflate", predictor="horizontal",
                 )  # fmt: skip
             elif format == "PNG":
-                image.pngsave(os.fspath(part))
+                image.pngsave(os.fspath(part), keep=":".join(keep))
             else:
-                image.jpegsave(os.fspath(part), Q=quality, subsample_mode="off")
+                image.jpegsave(os.fspath(part), Q=quality, subsample_mode="off", keep=":".join(keep))
             del image
+            if metadata.dpi is None:
+                _take_back_resolution(part, format)
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
             put_in_place(part, self.place, overwrite=self.overwrite)
@@ -167,6 +175,32 @@ class Canvas:
             if isinstance(error, UsageError):
                 raise
             raise InputError(f"what is finished of {self.place} can't be read any more; begin again without --resume") from error
+
+
+def _take_back_resolution(path: Path, format: str) -> None:
+    """It stands in PNG and TIFF of libvips: its unit becomes unknown, which is all that there is to be said."""
+    with path.open("rb+") as file:
+        if format == "PNG":
+            at, size, kind = 8, 0, b""
+            while kind not in (b"pHYs", b"IDAT"):
+                file.seek(at)
+                size, kind = struct.unpack(">I4s", file.read(8))
+                at += 12 + size
+            if kind == b"pHYs":
+                file.seek(at - 4 - size)
+                chunk = file.read(size - 1) + b"\0"
+                file.seek(at - 4 - size)
+                file.write(chunk + struct.pack(">I", zlib.crc32(kind + chunk)))
+        elif format == "TIFF":
+            order = "<" if file.read(2) == b"II" else ">"
+            file.seek(8)
+            (at,) = struct.unpack(order + "Q", file.read(8))  # BigTIFF, as it was written
+            file.seek(at)
+            (count,) = struct.unpack(order + "Q", file.read(8))
+            tags = [tag for tag, *_ in struct.iter_unpack(order + "HHQ8x", file.read(20 * count))]
+            if 296 in tags:
+                file.seek(at + 8 + 20 * tags.index(296) + 12)
+                file.write(struct.pack(order + "H", 1))
 
 
 def is_begun(target: Path) -> bool:
