@@ -145,3 +145,24 @@ def test_the_manifest_that_is_written(tmp_path, monkeypatch):
     (tmp_path / "eye.safetensors").unlink()
     assert weights.damaged() == ["eye.onnx", "eye.safetensors"]
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced_and_a_link_is_written_through(tmp_path, monkeypatch, capsys):
+    from scumble.cli import run as scumble
+
+    out = tmp_path / "out.onnx"
+
+    def made(path, *_):
+        path.write_bytes(b"net")
+        out.touch()
+        return 0.0
+
+    monkeypatch.setattr(export, "export_self_contained", made)
+    assert scumble(["export", "generator", "-o", str(out)]) == 1
+    assert "out.onnx exists already" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+    assert out.read_bytes() == b""
+    (tmp_path / "link.onnx").symlink_to(out)
+    assert scumble(["export", "generator", "-o", str(tmp_path / "link.onnx"), "--overwrite"]) == 0
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert out.read_bytes() == b"net"

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from scumble import large, tiling
+from scumble.cli import run
+from scumble.cli.jobs import Job, by_rows
 from scumble.errors import InputError, UsageError
 from scumble.large.painting import PROCESS
 from scumble.large.reading import Source
@@ -176,6 +178,27 @@ def test_what_the_file_said_is_kept(tmp_path, painter):
         assert np.abs(out.pixels - deep / 65535).max() < 2e-5
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_no_resolution_is_made_up(tmp_path, painter, suffix):
+    out = tmp_path / f"out{suffix}"
+    for kind in ("png", "tif", "jpg"):
+        assert Source(photo(tmp_path, f"says-nothing.{kind}", 50, 60)).metadata.dpi is None
+        assert Source(photo(tmp_path, f"says-72.{kind}", 50, 60, dpi=(72, 72))).metadata.dpi == pytest.approx((72, 72), abs=0.1)
+    large.paint(photo(tmp_path), ["irises"], out, painter=painter, style_scale=4, strength=0)
+    there = Picture.open(out)
+    assert there.metadata.dpi is None and there.metadata.exif is None
+    with Image.open(out) as image:
+        image.load()  # checks what a PNG's chunks sum up to
+        assert "dpi" not in image.info
+    exif = Image.Exif()
+    exif[0x010E] = "a hill"
+    Image.fromarray((scene(260, 300) * 255).astype(np.uint8)).save(tmp_path / "described.png", exif=exif)
+    large.paint(tmp_path / "described.png", ["irises"], out, painter=painter, style_scale=4, strength=0, overwrite=True)
+    with Image.open(out) as image:
+        assert suffix == ".tif" or image.getexif()[0x010E] == "a hill"
+        assert image.getexif().get(0x011A, 72) == pytest.approx(72)  # by EXIF that is what unknown is
+
+
 def test_a_tiff_is_tiled_and_pyramidal(tmp_path, painter):
     large.paint(photo(tmp_path), ["irises"], tmp_path / "out.tif", painter=painter, style_scale=4)
     head = (tmp_path / "out.tif").read_bytes()[:4]
@@ -230,6 +253,30 @@ def test_going_on_with_something_else_is_refused(tmp_path, painter):
     assert not folder.exists()
 
 
+def test_a_run_that_is_refused_costs_nothing(tmp_path, painter):
+    path = photo(tmp_path, height=300, width=900)
+
+    def stop(done, total):
+        if done == 1:
+            raise Stop
+
+    settings = {"painter": painter, "style_scale": 4.0, "memory": 430_000_000}
+    with pytest.raises(Stop):
+        large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, **settings)
+    parts = {p.name: p.read_bytes() for p in (tmp_path / ".out.png.parts").iterdir()}
+    path.rename(tmp_path / "elsewhere.png")
+    with pytest.raises(InputError):
+        large.paint(path, ["irises"], tmp_path / "out.png", **settings)
+    (tmp_path / "elsewhere.png").rename(path)
+    for more in ({"memory": 1_000_000}, {"style_scale": 0.25}, {"detail": "nice"}):
+        with pytest.raises(UsageError):
+            large.paint(path, ["irises"], tmp_path / "out.png", **{**settings, **more})
+    with pytest.raises(InputError):
+        large.paint(path, [tmp_path / "no-such-style.jpg"], tmp_path / "out.png", **settings)
+    assert {p.name: p.read_bytes() for p in (tmp_path / ".out.png.parts").iterdir()} == parts
+    assert large.paint(path, ["irises"], tmp_path / "out.png", resume=True, **settings).resumed == 1
+
+
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
     path = photo(tmp_path)
     cases = [
@@ -259,6 +306,20 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path, painter):
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
 
 
+@pytest.mark.parametrize(("method", "least"), [("generator", 182), ("wct", 733)])
+def test_the_least_budget_that_is_told_is_one_that_is_accepted(tmp_path, capsys, method, least):
+    path = photo(tmp_path, "in.jpg", height=1260, width=2000)
+    settings = ["--style", "irises", "--quality", "draft", "--method", method, "-o", str(tmp_path / "out.png")]
+    for given in (100, least - 1):
+        assert run(["stylize", str(path), *settings, "--memory", f"{given}MB"]) == 2
+        told = capsys.readouterr().err
+        assert f"takes {least} MB" in told and f"; got {given} MB: raise it with --memory" in told
+    # from there on it is held whole, as tiles that fit
+    job = Job(str(path), str(tmp_path / "out.png"))
+    assert by_rows(job, {**defaults(), "size": None, "max_pixels": 10**9, "memory": least * 1_000_000}) is None
+    assert tiling.least_memory(method) <= least * 1_000_000
+
+
 def test_one_style_needs_no_list(tmp_path, painter):
     path = photo(tmp_path)
     for name, styles in (("a.png", "irises"), ("b.png", ["irises"])):
@@ -274,6 +335,23 @@ def test_a_truncated_file_is_told_and_leaves_nothing(tmp_path, painter, name):
     with pytest.raises(InputError, match="whole copy"):
         large.paint(path, ["irises"], tmp_path / "out.png", painter=painter, style_scale=4)
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_of_several_pages_is_told_and_reduced_sizes_are_none(tmp_path, caplog, big):
+    pages = [Image.fromarray(np.full((40, 50, 3), shade, np.uint8)) for shade in (10, 90, 200)]
+    pages[0].save(tmp_path / "in.tif", save_all=True, append_images=pages[1:], big_tiff=big)
+    sentence = f"{tmp_path / 'in.tif'} holds 3 pages, and the first alone is taken; save the others as files of their own"
+    for read in (Picture.open, Source):
+        caplog.clear()
+        read(tmp_path / "in.tif")
+        assert [r.getMessage() for r in caplog.records] == [sentence]
+    pyvips.Image.black(600, 700, bands=3).tiffsave(str(tmp_path / "pyramid.tif"), tile=True, pyramid=True, bigtiff=big)
+    assert pyvips.Image.new_from_file(str(tmp_path / "pyramid.tif")).get("n-pages") > 1
+    caplog.clear()
+    for read in (Picture.open, Source):
+        read(tmp_path / "pyramid.tif")
+    assert caplog.records == []
 
 
 def test_a_float_tiff_is_told(tmp_path, painter):

@@ -45,15 +45,18 @@ def make(
     unit=Fraction(1, 12800),
     times=None,
     sound="aac",
+    layout="mono",
+    samples=None,
     offset=0,
     picture=picture,
     turn=None,
     matrix=None,
+    options=None,
     **context,
 ):
-    """A film with a tone, at ``times`` in seconds; every frame coded well."""
+    """A film with a tone, at ``times`` in seconds; every frame coded well. Of PCM, ``samples`` are in a packet."""
     times = times or [Fraction(k, 25) for k in range(frames)]
-    options = (
+    options = (options or {}) | (
         {"crf": "4", "preset": "ultrafast"}
         if codec in ("libx264", "libx265")
         else {"crf": "10", "b": "0", "cpu-used": "8"}
@@ -71,8 +74,8 @@ def make(
             turn(stream)
         audio = None
         if sound:
-            audio = out.add_stream(sound, rate=48_000 if sound == "libopus" else AUDIO_RATE)
-            audio.codec_context.layout = "mono"
+            audio = out.add_stream(sound, rate=48_000 if sound in ("libopus", "ac3") else AUDIO_RATE)
+            audio.codec_context.layout = layout
         for k, at in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(k, *size), format="rgb24")
             frame = frame.reformat(format=stream.pix_fmt, dst_colorspace=matrix, dst_color_range=context.get("color_range") or 1)
@@ -82,10 +85,11 @@ def make(
         if audio:
             rate = audio.codec_context.sample_rate
             n = int(float(times[-1] + Fraction(1, 25)) * rate)
-            samples = np.int16(8000 * np.sin(np.arange(n) / 20))[None]
-            tone = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-            tone.sample_rate, tone.pts, tone.time_base = rate, int(offset * rate), Fraction(1, rate)
-            out.mux(audio.encode(tone))
+            wave = np.int16(8000 * np.sin(np.arange(n) / 20))[None]
+            for at in range(0, n, samples or n):
+                tone = av.AudioFrame.from_ndarray(wave[:, at : at + (samples or n)], format="s16", layout="mono")
+                tone.sample_rate, tone.pts, tone.time_base = rate, int(offset * rate) + at, Fraction(1, rate)
+                out.mux(audio.encode(tone))
             out.mux(audio.encode(None))
     return path
 

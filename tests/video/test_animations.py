@@ -78,6 +78,12 @@ class TestAnimations:
                     told += 1
         assert told > 100
 
+    def test_a_frame_that_breaks_off_is_told_in_a_sentence(self, tmp_path):
+        source = animate(tmp_path / "in.gif", self.rgba(), self.DURATIONS, disposal=2)
+        source.write_bytes(source.read_bytes()[:-1500])
+        with pytest.raises(InputError, match=r"in\.gif is damaged or incomplete; get a whole copy of it$"):
+            list(Animation(source))
+
     def test_frames_may_be_larger_than_pillow_would_like(self, tmp_path, monkeypatch):
         source = animate(tmp_path / "in.png", self.rgba(), self.DURATIONS)
         monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)

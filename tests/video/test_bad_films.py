@@ -1,16 +1,21 @@
 """What can't be painted is said in one sentence, and leaves nothing behind."""
 
 import errno
+import math
+import threading
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from clips import AUDIO_RATE, H, N, W, av, hidden, make, picture, shown
+from clips import AUDIO_RATE, ROOT, H, N, W, av, cv2, hidden, make, picture, shown
 from PIL import Image
 
 from scumble.errors import InputError, MissingExtraError, UsageError
+from scumble.tiling import least_memory
 from scumble.video import frames as frames_module
 from scumble.video import writing as writing_module
+from scumble.video.reading import VideoFile
+from scumble.video.shots import ShotPainter
 
 
 class TestBadInput:
@@ -94,6 +99,48 @@ class TestBadInput:
             paint(clip, tmp_path / target, **settings)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(("method", "least"), [("generator", 166), ("wct", 733)])
+    def test_a_budget_below_the_smallest_tile_is_refused_before_a_frame_is_read(self, method, least, tmp_path, paint, monkeypatch):
+        source = make(tmp_path / "in.mp4", frames=2, size=(960, 900), sound=None)
+        monkeypatch.setattr(VideoFile, "__iter__", lambda _: pytest.fail("a frame was read"))
+        sentence = f"the smallest tile takes {least} MB of memory; got 10 MB: raise it with --memory"
+        with pytest.raises(UsageError, match=sentence):
+            paint(source, tmp_path / "out.mp4", memory=10_000_000, method=method)
+        assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+        assert least == math.ceil(least_memory(method) / 1e6)
+        assert f"{least} MB" in (ROOT / "docs" / "video.md").read_text("utf-8")
+
+    def test_no_thread_is_left_when_painting_fails_and_opencv_is_as_it_was(self, clip, tmp_path, paint, monkeypatch):
+        def fail(*_):
+            raise InputError("the reason")
+
+        monkeypatch.setattr(ShotPainter, "__call__", fail)
+        cv2.setNumThreads(3)
+        try:
+            with pytest.raises(InputError, match="the reason") as caught:
+                paint(clip, tmp_path / "out.mp4", steady=0.5)
+            # of what is held by the traceback nothing may still be at work: it would be in OpenCV when the process ends
+            assert caught.tb is not None
+            assert [t for t in threading.enumerate() if t.name == "scumble-video"] == []
+            assert cv2.getNumThreads() == 3
+        finally:
+            cv2.setNumThreads(-1)
+
+    @pytest.mark.parametrize(
+        ("style", "sentence"),
+        [
+            (["great-wave", "irises"], r"several styles are given with the seconds .* as in \[\(0, 'great-wave'\).*; got 'great-wave'"),
+            ([(0, "great-wave", 1)], "several styles are given with the seconds"),
+            ([("soon", "great-wave")], "a style's time must be a number"),
+            ([(0, 3)], "a style must be a name"),
+            (3, "a style must be a name"),
+            ([], "give a style"),
+        ],
+    )
+    def test_styles_that_are_none(self, style, sentence, clip, tmp_path, paint):
+        with pytest.raises(UsageError, match=sentence):
+            paint(clip, tmp_path / "out.mp4", style)
+
     def test_encoders_that_are_not_here(self, clip, tmp_path, paint, monkeypatch):
         monkeypatch.setitem(writing_module.CODECS, "av1", {"no_such_encoder": ()})
         with pytest.raises(UsageError, match=r"has no encoder for av1; it has h264.*: take one with --codec"):
@@ -110,6 +157,25 @@ class TestBadInput:
             paint(tmp_path / "out.mp4", tmp_path / "out.mp4", overwrite=True)
         with pytest.raises(InputError, match="there is no folder"):
             paint(clip, tmp_path / "nowhere" / "out.mp4")
+
+    @pytest.mark.parametrize("name", ["out.mp4", "out.gif"])
+    def test_a_target_that_appears_meanwhile_is_not_replaced(self, name, clip, tmp_path, paint):
+        def appear(_done, _total):
+            (tmp_path / name).write_text("mine")
+
+        with pytest.raises(InputError, match=r"exists already; allow overwriting \(--overwrite\)"):
+            paint(clip, tmp_path / name, strength=0, progress=appear)
+        assert (tmp_path / name).read_text() == "mine"
+
+    @pytest.mark.parametrize("name", ["out.mp4", "out.gif"])
+    def test_a_link_is_written_through(self, name, clip, tmp_path, paint):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / name).write_text("older")
+        (tmp_path / name).symlink_to(tmp_path / "real" / name)
+        paint(clip, tmp_path / name, strength=0, overwrite=True)
+        assert (tmp_path / name).is_symlink()
+        assert len((tmp_path / "real" / name).read_bytes()) > 1000
+        assert hidden(tmp_path) == hidden(tmp_path / "real") == []
 
     def test_full_disk(self, clip, tmp_path, paint, monkeypatch):
         def full(*_):

@@ -35,21 +35,120 @@ class TestFilms:
         assert sound_of(tmp_path / "out.mkv")[0][0] == 0
 
     @pytest.mark.parametrize(
-        ("sound", "suffix", "expected"), [("aac", ".webm", "opus"), ("aac", ".mkv", "aac"), ("pcm_s16le", ".mp4", None)]
+        ("sound", "layout", "suffix", "expected"),
+        [
+            ("aac", "mono", ".webm", ("opus", "mono")),
+            ("aac", "mono", ".mkv", ("aac", "mono")),
+            ("pcm_s16le", "stereo", ".mp4", ("aac", "stereo")),  # Matroska doesn't say which channels they are, and MP4 has to
+            ("pcm_u8", "mono", ".mp4", ("aac", "mono")),
+            ("flac", "mono", ".mov", ("aac", "mono")),
+            ("libopus", "stereo", ".mov", ("aac", "stereo")),
+            ("ac3", "5.1", ".webm", ("opus", "5.1")),  # whose decoder says 5.1(side), which Opus hasn't
+        ],
     )
-    def test_sound_is_copied_or_made_anew(self, sound, suffix, expected, tmp_path, paint):
-        source = make(tmp_path / "in.mkv", sound=sound, unit=Fraction(1, 1000))
+    def test_sound_is_copied_or_made_anew(self, sound, layout, suffix, expected, tmp_path, paint, caplog):
+        source = make(tmp_path / "in.mkv", sound=sound, layout=layout, unit=Fraction(1, 1000))
         paint(source, tmp_path / f"out{suffix}", strength=0)
         with av.open(str(tmp_path / f"out{suffix}")) as made, av.open(str(source)) as given:
-            if expected is not None:
-                assert made.streams.audio[0].codec_context.codec.canonical_name == expected
+            context = made.streams.audio[0].codec_context
             seconds = [sum(f.samples for f in c.decode(audio=0)) / c.streams.audio[0].codec_context.sample_rate for c in (made, given)]
+            assert (context.codec.canonical_name, context.layout.name) == expected
         assert seconds[0] == pytest.approx(seconds[1], abs=0.1)
+        assert caplog.records == []
+
+    def test_pictures_are_not_lost_for_a_sound_that_can_not_be_joined(self, tmp_path, paint, caplog, monkeypatch):
+        monkeypatch.setattr("scumble.video.join._takes", lambda *_: True)
+        source = make(tmp_path / "in.mkv", sound="pcm_s16le", layout="stereo", unit=Fraction(1, 1000))
+        paint(source, tmp_path / "out.mp4", strength=0)
+        assert len(shown(tmp_path / "out.mp4")) == N
+        assert [r.getMessage() for r in caplog.records] == ["the sound can't be joined to the pictures and is left out (invalid argument)"]
+        assert hidden(tmp_path) == []
+
+    def test_sound_that_is_in_no_frame_is_left_out_and_said(self, tmp_path, paint, caplog):
+        with av.open(str(tmp_path / "in.mkv"), "w") as out, av.open(str(make(tmp_path / "pictures.mkv", sound=None))) as pictures:
+            stream = out.add_stream_from_template(pictures.streams.video[0], opaque=True)
+            out.add_stream("pcm_s16le", rate=48_000)
+            for packet in pictures.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+        paint(tmp_path / "in.mkv", tmp_path / "out.webm", strength=0)
+        assert len(shown(tmp_path / "out.webm")) == N
+        assert [r.getMessage() for r in caplog.records] == ["audio of the kind pcm_s16le has no place in this kind of file and is left out"]
+
+    def test_two_packets_of_sound_at_a_time(self, tmp_path, paint, caplog):
+        source = make(tmp_path / "in.mkv", sound="pcm_s16le", unit=Fraction(1, 1000), samples=8)  # Matroska counts milliseconds
+        paint(source, tmp_path / "out.mov", strength=0)
+        with av.open(str(tmp_path / "out.mov")) as container:
+            assert sum(f.samples for f in container.decode(audio=0)) == round(N / 25 * 16_000)
+        assert caplog.records == []
+
+    @pytest.mark.parametrize(("suffix", "until"), [(".mp4", None), (".mkv", None), (".webm", None), (".mp4", 7)])
+    def test_chapters_and_what_tracks_are_for_stay(self, suffix, until, tmp_path, paint):
+        comment = av.stream.Disposition.comment
+        with (
+            av.open(str(make(tmp_path / "plain.mkv", offset=5, unit=Fraction(1, 1000)))) as given,
+            av.open(str(tmp_path / "in.mkv"), "w") as out,
+        ):
+            streams = [out.add_stream_from_template(stream, opaque=True) for stream in given.streams]
+            streams[1].disposition = comment
+            titles = [("one", 5000, 5200), ("two", 5200, 5480)]
+            out.set_chapters(
+                [
+                    {"id": k, "start": start, "end": end, "time_base": Fraction(1, 1000), "metadata": {"title": title}}
+                    for k, (title, start, end) in enumerate(titles, 1)
+                ]
+            )
+            for packet in given.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream.index]
+                    out.mux(packet)
+        paint(tmp_path / "in.mkv", tmp_path / f"out{suffix}", strength=0, stop=iter(k + 1 == until for k in range(N)).__next__)
+        with av.open(str(tmp_path / f"out{suffix}")) as container:
+            assert container.streams.audio[0].disposition & comment or suffix == ".webm"  # which has no place for it
+            found = [(c["metadata"]["title"], *(float(c[k] * c["time_base"]) for k in ("start", "end"))) for c in container.chapters()]
+        last = 0.48 if until is None else until / 25
+        assert [title for title, _, _ in found] == ["one", "two"]
+        assert [time for _, *times in found for time in times] == pytest.approx(
+            [0, 0.2, 0.2, last], abs=0.05
+        )  # sound begins a little before
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+    def test_the_rate_is_written(self, suffix, clip, tmp_path, paint):
+        paint(clip, tmp_path / f"out{suffix}", strength=0)
+        with av.open(str(tmp_path / f"out{suffix}")) as container:
+            assert container.streams.video[0].average_rate == 25
+
+    def test_a_rate_that_is_but_the_codecs_clock_is_not_believed(self, clip, tmp_path):
+        with av.open(str(clip)) as given, av.open(str(tmp_path / "in.mkv"), "w") as out:
+            stream = out.add_stream_from_template(given.streams.video[0], opaque=True)
+            for packet in given.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+        with av.open(str(tmp_path / "in.mkv")) as container:
+            assert container.streams.video[0].average_rate == 12800
+        assert open_clip(tmp_path / "in.mkv").clip.rate == 25
 
     def test_a_film_without_sound(self, tmp_path, paint):
         paint(make(tmp_path / "in.mp4", sound=None), tmp_path / "out.mp4", strength=0)
         with av.open(str(tmp_path / "out.mp4")) as container:
             assert [s.type for s in container.streams] == ["video"]
+
+    def test_fields_are_taken_apart(self, tmp_path, paint):
+        def woven(k, width, height):
+            frame = picture(4 * k, width, height)
+            frame[1::2] = picture(4 * k + 2, width, height)[1::2]  # the second field was seen half a frame later
+            return frame
+
+        def combs(frames):
+            return [np.abs(np.diff(pixels[2:-2].mean(-1), 2, axis=0)).mean() for _, pixels in frames]
+
+        source = make(tmp_path / "in.mp4", sound=None, picture=woven, options={"x264-params": "interlaced=1:tff=1"})
+        paint(source, tmp_path / "out.mp4", strength=0)
+        before, after = shown(source), shown(tmp_path / "out.mp4")
+        assert [t for t, _ in after] == [t for t, _ in before]
+        assert min(combs(before)) > 2 * max(combs(after))
 
     @pytest.mark.parametrize("angle", [90, 180, 270])
     def test_rotation_is_applied(self, angle, tmp_path, paint):
@@ -79,11 +178,18 @@ class TestFilms:
         assert np.abs(a.to_ndarray().astype(int) - b.to_ndarray()).mean() < 1.5
         assert np.abs(next(iter(open_clip(source))).pixels.astype(int) - picture(0)).mean() < 2.5
 
-    def test_pixel_aspect_stays(self, tmp_path, paint):
+    @pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("h264", ".mkv"), ("vp9", ".mp4"), ("av1", ".mp4"), ("vp9", ".webm")])
+    def test_pixel_aspect_stays_or_it_is_said(self, codec, suffix, tmp_path, paint, caplog):
+        if codec not in available():
+            pytest.skip(f"this FFmpeg has no encoder for {codec}")
         source = make(tmp_path / "in.mp4", sound=None, frames=2, sample_aspect_ratio=Fraction(4, 3))
-        paint(source, tmp_path / "out.mp4", strength=0)
-        with av.open(str(tmp_path / "out.mp4")) as container:
-            assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+        paint(source, tmp_path / f"out{suffix}", strength=0, codec=codec)
+        with av.open(str(tmp_path / f"out{suffix}")) as container:
+            if container.streams.video[0].sample_aspect_ratio == Fraction(4, 3):
+                assert caplog.records == []
+            else:
+                assert suffix == ".webm"
+                assert "can't say that its pixels are 4/3 as wide as high" in caplog.text
 
     @pytest.mark.parametrize("codec", ["h264", "h265", "vp9", "av1"])
     def test_codecs(self, codec, clip, tmp_path, paint):
@@ -104,9 +210,10 @@ class TestFilms:
 
     def test_odd_sizes_are_padded_where_it_has_not_and_said(self, tmp_path, paint, caplog):
         source = make(tmp_path / "in.webm", codec="libvpx-vp9", size=(W + 1, H), sound=None, unit=Fraction(1, 1000))
-        paint(source, tmp_path / "out.mp4", strength=0)
+        done = paint(source, tmp_path / "out.mp4", strength=0)
         before, after = shown(source)[0][1], shown(tmp_path / "out.mp4")[0][1]
         assert after.shape == (H, W + 2, 3)
+        assert done.size == (W + 2, H)
         assert np.abs(after[:, : W + 1].astype(int) - before).mean() < 3
         found, frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()
         assert found

@@ -39,6 +39,18 @@ class TestNumberedRawAndCamera:
         with av.open(str(tmp_path / "out.mp4")) as container:
             assert container.streams.video[0].codec_context.colorspace == 1
 
+    @pytest.mark.parametrize("target", ["%d.png", "../in/%d.png", "%02d.png", "link/%d.png"])
+    def test_pictures_are_not_painted_over_themselves(self, target, tmp_path, paint):
+        folder = tmp_path / "in"
+        folder.mkdir()
+        (folder / "link").symlink_to(folder)
+        for k in range(9, 11):
+            Image.fromarray(picture(k)).save(folder / f"{k}.png")
+        before = {p.name: p.read_bytes() for p in folder.glob("*.png")}
+        with pytest.raises(UsageError, match="can't be painted over itself; choose another name"):
+            paint(folder / "%d.png", folder / target, overwrite=True, strength=0)
+        assert {p.name: p.read_bytes() for p in folder.glob("*.png")} == before
+
     def test_sizes_must_be_equal(self, tmp_path, paint):
         for k, size in enumerate([(W, H), (W, H - 2)]):
             Image.fromarray(picture(k, *size)).save(tmp_path / f"{k}.png")
@@ -91,6 +103,27 @@ class TestNumberedRawAndCamera:
         assert [float(t) for t, _ in frames] == [0.0, 0.05, 0.051]  # the first look is for the size
         assert np.abs(frames[0][1].astype(int) - picture(1)).mean() < 5
         assert capture.released
+
+    @pytest.mark.parametrize(("orientation", "turns"), [(None, 0), (1, 0), (3, 2), (6, 3), (8, 1)])
+    def test_frames_with_exif_as_cameras_write_them(self, orientation, turns, tmp_path, paint):
+        exif = Image.Exif()
+        exif[0x010F] = "a camera"
+        if orientation is not None:
+            exif[0x0112] = orientation
+        with av.open(str(tmp_path / "in.avi"), "w") as out:
+            stream = out.add_stream("mjpeg", rate=25, width=W, height=H, pix_fmt="yuvj420p")
+            for k in range(2):
+                jpeg = io.BytesIO()
+                Image.fromarray(picture(k)).save(jpeg, "JPEG", exif=exif, quality=95)
+                packet = av.Packet(jpeg.getvalue())
+                packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 25), k, k
+                out.mux(packet)
+        paint(tmp_path / "in.avi", tmp_path / "out.mp4", strength=0)
+        frames = shown(tmp_path / "out.mp4")
+        assert len(frames) == 2
+        upright = np.rot90(picture(0), turns)
+        assert frames[0][1].shape == upright.shape
+        assert np.abs(frames[0][1].astype(int) - upright).mean() < 5
 
     def test_no_camera(self):
         with pytest.raises(InputError, match=r"camera 3 can't be opened; is it there, and free\?"):

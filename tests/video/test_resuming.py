@@ -1,13 +1,16 @@
 """Films that were stopped or killed, and gone on with."""
 
 import io
+from dataclasses import replace
 from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from clips import Killed, N, av, hidden, killed_after, shown, sound_of
+from clips import Killed, N, av, hidden, killed_after, picture, shown, sound_of
+from PIL import Image
 
+from scumble import weights
 from scumble.errors import InputError, UsageError
 from scumble.video.reading import Raw
 
@@ -53,6 +56,21 @@ class TestInterruptedAndResumed:
         assert hidden(tmp_path) == [".out.mp4.parts"], "a mistake costs nothing"
         paint(clip, tmp_path / "out.mp4", strength=0, segment=4)
         assert hidden(tmp_path) == []
+
+    def test_other_nets_and_a_changed_picture_are_another_job(self, tmp_path, paint, monkeypatch):
+        for k in range(3):
+            Image.fromarray(picture(k)).save(tmp_path / f"{k}.png")
+        with pytest.raises(Killed):
+            paint(tmp_path / "%d.png", tmp_path / "out.mp4", progress=killed_after(2), segment=1, strength=0)
+        known = weights.manifest()
+        finish = replace(known["finish_filter.onnx"], sha256="0" * 64)
+        with monkeypatch.context() as patched:
+            patched.setattr(weights, "manifest", lambda: {**known, "finish_filter.onnx": finish})
+            with pytest.raises(UsageError, match=r"was begun otherwise \(weights\)"):
+                paint(tmp_path / "%d.png", tmp_path / "out.mp4", segment=1, strength=0, resume=True)
+        Image.fromarray(255 - picture(1)).save(tmp_path / "1.png")
+        with pytest.raises(UsageError, match=r"was begun otherwise \(source\)"):
+            paint(tmp_path / "%d.png", tmp_path / "out.mp4", segment=1, strength=0, resume=True)
 
     def test_damaged_state(self, clip, tmp_path, paint):
         with pytest.raises(Killed):

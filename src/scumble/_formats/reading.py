@@ -40,6 +40,7 @@ def read(stream: BinaryIO, name: str, max_pixels: int) -> Raster:
         tags = tiff_tags(stream) if format == "TIFF" else None
         if tags is not None:
             _check_size(name, int(tags[256]), int(tags[257]), max_pixels)
+            tell_of_pages(stream, name)
         elif format in ("PNG", "WEBP"):  # of an empty PNG Pillow only says that it is none; for a WebP it allocates memory on opening
             _check_size(name, *_header_size(format, head), max_pixels)
         deep = _is_deep_colour(format, head, tags)
@@ -128,6 +129,29 @@ def read_size(stream: BinaryIO, name: str) -> tuple[int, int]:
         else:
             width, height = _open_lazily(stream, name, format, None).size
     return height, width
+
+
+def tell_of_pages(stream: BinaryIO, name: str) -> None:
+    """A warning that a TIFF holds more than the page that is taken. Smaller versions of a page and masks (tag 254) are none."""
+    stream.seek(0)
+    head = stream.read(16)
+    order, big = "<" if head[:2] == b"II" else ">", b"+" in head[2:4]
+    number, link, entry = ("Q", "Q", "HHQI4x") if big else ("H", "I", "HHII")
+    seen, pages = set[int](), 0
+    try:
+        at = struct.unpack_from(order + link, head, 8 if big else 4)[0]
+        while at and at not in seen:
+            seen.add(at)
+            stream.seek(at)
+            (count,) = struct.unpack(order + number, stream.read(struct.calcsize(number)))
+            entries = stream.read(count * struct.calcsize(order + entry))
+            kinds = [value for tag, _, _, value in struct.iter_unpack(order + entry, entries) if tag == 254]
+            pages += not any(kind & 0b101 for kind in kinds)
+            (at,) = struct.unpack(order + link, stream.read(struct.calcsize(link)))
+    except struct.error:  # it breaks off: of what is left the decoder says so
+        pass
+    if pages > 1:
+        log.warning("%s holds %d pages, and the first alone is taken; save the others as files of their own", name, pages)
 
 
 MOVING = ("GIF", "PNG", "WEBP")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scumble._files import reason
+from scumble._files import checked_target, put_in_place, reason
 from scumble.cli.commands import HelpfulGroup
 from scumble.errors import InputError, MissingExtraError, UsageError, in_range
 
@@ -42,18 +43,19 @@ def _export(style: str | None, output: Path, grain: float, to: str, overwrite: b
     in_range("grain", grain, 0.0, 4.0)
     if to != "onnx" or output.suffix != ".onnx":
         raise UsageError(f"the format is onnx and the file ends in .onnx; got {to} and {output.name}")
-    if output.exists() and not overwrite:
-        raise InputError(f"{output} is there already; choose another name or give --overwrite")
-    if not output.parent.is_dir():
-        raise InputError(f"there is no folder {output.parent}; make it first")
+    target = checked_target(output, overwrite=overwrite)
     try:
         from scumble.train.export import OPSET, export_self_contained
     except ImportError as error:
         raise MissingExtraError(f'export needs PyTorch and ONNX ({error}): pip install "scumble[torch]"') from error
     from scumble.style import Style
 
+    part = target.with_name(f".scumble-{secrets.token_hex(8)}.part")
     try:
-        difference = export_self_contained(output, None if style is None else Style.open(style), grain)
+        difference = export_self_contained(part, None if style is None else Style.open(style), grain)
+        put_in_place(part, target, overwrite=overwrite)
     except OSError as error:
         raise InputError(f"cannot write {output} ({reason(error)}); free space, or choose another place") from error
+    finally:
+        part.unlink(missing_ok=True)
     typer.echo(f"{output}: opset {OPSET}, any height and width from 128 pixels; ONNX Runtime and PyTorch agree within {difference:.1g}")

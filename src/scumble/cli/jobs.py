@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from scumble.picture import SUFFIXES, Picture, read_size
 from scumble.recipe import NOT_THE_STYLIZERS, STDIO, Request, file_sha256, write_recipe
 from scumble.style import works_in
 from scumble.stylizer import Stylizer, working_scale
+from scumble.tiling import least_memory
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ _HELD = 72
 """Bytes of memory for each pixel of a picture that is held whole: what is read, the result, and what lies between."""
 
 
-def by_rows(job: Job, settings: Mapping[str, Any], limit: int | None, *, resume: bool = False) -> str | None:
+def by_rows(job: Job, settings: Mapping[str, Any], *, resume: bool = False) -> str | None:
     """``painted`` for a picture that is too large to be held, ``read`` where only the input is, and the result of ``--size`` isn't.
 
     None for all others: also where pyvips is missing and memory may do. MissingExtraError where it can't. What an earlier run has begun by
@@ -173,7 +175,7 @@ class Session:
             raise InputError(f"{job.source} is no regular file; give one, or - and the picture piped in")
         if job.target != STDIO and not self.overwrite and target.exists():
             raise InputError(f"{target} exists already; allow overwriting (--overwrite) or choose another name")
-        if job.source != STDIO and (way := by_rows(job, self.request.settings, self.limit, resume=self.resume)) is not None:
+        if job.source != STDIO and (way := by_rows(job, self.request.settings, resume=self.resume)) is not None:
             return self._paint_by_rows(job, started) if way == "painted" else self._paint_whole(job, started, *self._reduced(job))
         return self._paint_whole(job, started)
 
@@ -209,7 +211,7 @@ class Session:
                 stack.close()  # the refinement is over: from here on Ctrl-C stops at once
                 self.reporter.planned(job.source, plan, height, width)
 
-            outcome = large.paint(
+            outcome = self._within_memory(
                 job.source, self.styles, job.target, painter=self.painter, masks=self.masks, feather=settings["feather"],
                 invert_mask=settings["invert_mask"], max_pixels=self.limit or large.MOST_PIXELS, overwrite=self.overwrite,
                 resume=self.resume, recipe=recipe, interrupted=lambda: self.reporter.cut, planned=planned, tiles=self.reporter.tiled,
@@ -222,6 +224,18 @@ class Session:
             "resumed": outcome.resumed,
             "memory": {"budget": plan.budget, "estimate": plan.estimate},
         }
+
+    def _within_memory(self, source: str, *given: Any, **more: Any) -> large.Outcome:
+        """As :func:`scumble.large.paint`; where a picture that is held whole takes less than rows do at the least, that is what is told."""
+        try:
+            return large.paint(source, *given, **more)
+        except large.TooLittleMemoryError as error:
+            height, width = read_size(source)
+            shrink = 1.0 if more["size"] is None else more["size"] / max(height, width)
+            held = max(math.ceil(_HELD * height * width * shrink * shrink), least_memory(more["method"]))
+            if max(1.0, shrink * shrink) * height * width > large.STREAMED or held >= error.least or self.request.refines:
+                raise
+            raise large.TooLittleMemoryError(round(width * shrink), round(height * shrink), held, more["memory"]) from error
 
     def _reduced(self, job: Job) -> tuple[Picture, float]:
         """A picture that is too large to be held, at the size that is asked for, and what part that is of its own."""

@@ -11,6 +11,7 @@ from scumble.large.painting import MEMORY as MEMORY
 from scumble.large.painting import STREAMED as STREAMED
 from scumble.large.painting import Outcome as Outcome
 from scumble.large.painting import Plan as Plan
+from scumble.large.painting import TooLittleMemoryError as TooLittleMemoryError
 from scumble.large.painting import paint as paint
 from scumble.large.reading import MOST_PIXELS as MOST_PIXELS
 from scumble.large.reading import Source as Source

@@ -56,6 +56,17 @@ class Plan:
     budget: int
 
 
+class TooLittleMemoryError(UsageError):
+    """A budget in which a picture can't be painted by rows; ``least``, in bytes, is one in which it can."""
+
+    def __init__(self, width: int, height: int, least: int, budget: int) -> None:
+        self.least = least
+        needed, given = math.ceil(least / 1e6), budget / 1e6
+        super().__init__(
+            f"a picture of {width} x {height} pixels takes {needed} MB at the least; got {given:.0f} MB: raise it with --memory"
+        )
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of it."""
@@ -137,10 +148,9 @@ def paint(
     try:
         return job.run(canvas, styles, format, text, budget, planned, tiles)
     except BaseException as error:
-        kept = canvas.begun and any(canvas.done()) and not isinstance(error, UsageError)
-        if not kept:
+        if canvas.made and not (canvas.begun and any(canvas.done())):
             canvas.give_up()
-        elif isinstance(error, KeyboardInterrupt):
+        elif canvas.begun and isinstance(error, KeyboardInterrupt):
             log.warning("stopped with %d of %d tiles done: --resume goes on from there", sum(canvas.done()), len(canvas.done()))
         raise
 
@@ -204,10 +214,7 @@ class _Job:
 
         least = max(estimate(LEAST_TILE), PROCESS + least_memory(self.brush.method))
         if tile is None and least > budget:
-            raise UsageError(
-                f"a picture of {source.width} x {source.height} pixels takes {math.ceil(least / 1e6)} MB at the least;"
-                f" got {budget / 1e6:.0f} MB: raise it with --memory"
-            )
+            raise TooLittleMemoryError(source.width, source.height, least, budget)
         side = tile or max(side for side in range(LEAST_TILE, _LARGEST_TILE + 1, 64) if estimate(side) <= budget)
         return Plan(side, len(partition(source.height, source.width, side)), estimate(side), budget)
 

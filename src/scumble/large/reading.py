@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble._formats import Metadata, Raster
+from scumble._formats.reading import tell_of_pages
 from scumble._formats.tags import upright_exif, upright_xmp
 from scumble._profiles import is_usable
 from scumble.errors import InputError, MissingExtraError
@@ -71,6 +72,9 @@ class Source:
             if header.width * header.height > max_pixels:
                 amount = header.width * header.height
                 raise InputError(f"{self.path} has {amount:,} pixels; the limit is {max_pixels:,}: raise max-pixels, or make it smaller")
+            if str(header.get("vips-loader")).startswith("tiff"):
+                with self.path.open("rb") as stream:
+                    tell_of_pages(stream, str(self.path))
             self._turn = int(header.get("orientation")) if header.get_typeof("orientation") else 1
             image = self._open()
         self.height, self.width = int(image.height), int(image.width)
@@ -138,14 +142,14 @@ class Source:
         if icc is not None and not is_usable(icc, self.space, str(self.path)):
             icc = None
         dpi = (image.xres * 25.4, image.yres * 25.4)
+        # of files that say nothing libvips says 1 pixel a millimetre, or 72 dpi, and of a PNG a pixel a metre less than that
+        told = image.get_typeof("resolution-unit") != 0 or (abs(dpi[0] - 25.4) > 0.1 and image.xres not in (2.834, 72 / 25.4))
         return Metadata(
             bits=16 if self.deep else 8,
             icc_profile=icc,
             exif=upright_exif(exif, self.height, self.width),
             xmp=upright_xmp(blob("xmp-data")),
-            dpi=dpi
-            if min(dpi) > 1 and abs(dpi[0] - 25.4) > 0.1
-            else None,  # 1 pixel a millimetre is what libvips says of files that say nothing
+            dpi=dpi if told and min(dpi) > 1 else None,
         )
 
     def _picture(self, samples: NDArray[Any]) -> Picture:

@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 FORMATS = ("TIFF", "PNG", "JPEG")
 _VERSION = 1
 _JPEG_PACKET = 65_504
+_UNKNOWN_DPI = (72.0, 72.0)
+"""What EXIF says where the resolution is unknown (2.32, 4.6.4)."""
 
 
 def checked_format(target: Path, height: int, width: int) -> str:
@@ -48,7 +52,7 @@ class Canvas:
     Args:
         target: what will be written.
         identity: all that decides the pixels, as JSON values: what was begun can be gone on with only if it is the same.
-        resume: take up what is there, if anything is; else it is thrown away.
+        resume: take up what is there, if anything is; else it is thrown away by :meth:`begin`, so that a run that is refused costs nothing.
 
     UsageError if what is there was begun otherwise, InputError if it is damaged.
     """
@@ -60,10 +64,10 @@ class Canvas:
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
         self.state: dict[str, Any] = {}
         self.arrays: dict[str, NDArray[Any]] = {}
+        self.made = False
+        """Whether this run has made the folder, and what is in it."""
         if resume and is_begun(self.place):
             self._take_up()
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def begun(self) -> bool:
@@ -74,12 +78,16 @@ class Canvas:
         """Claim the disk space; ``arrays`` are kept with it. InputError where there is not enough."""
         size = height * width * bands * bits // 8
         try:
-            self.folder.mkdir(exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
+            free, before = shutil.disk_usage(self.place.parent).free, self.folder / "canvas"
+            if before.is_file():
+                free += before.stat().st_size
             if free < size:
                 raise InputError(
                     f"{self.place} takes {size / 1e9:.1f} GB beside it while it is painted; {free / 1e9:.1f} GB are free: free some space"
                 )
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(exist_ok=True)
+            self.made = True
             offset = _blank(self.folder / "canvas", height, width, bands, bits)
             with (self.folder / "arrays.npz").open("wb") as file:
                 np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
@@ -123,18 +131,22 @@ class Canvas:
             _give_back_memory()
             image = vips.Image.new_from_file(os.fspath(self.folder / "canvas"), access="sequential").copy()
             _describe(image, vips, format, metadata, recipe)
-            if metadata.dpi:
-                image = image.copy(xres=metadata.dpi[0] / 25.4, yres=metadata.dpi[1] / 25.4)
+            across, down = metadata.dpi or _UNKNOWN_DPI
+            image = image.copy(xres=across / 25.4, yres=down / 25.4)
+            # libvips makes an EXIF of its own, for the resolution
+            keep = ["icc", "xmp", *(["exif"] if metadata.exif is not None else [])]
             if format == "TIFF":
                 image.tiffsave(
                     os.fspath(part), tile=True, tile_width=256, tile_height=256, pyramid=True, bigtiff=True,
                     compression="deflate", predictor="horizontal",
                 )  # fmt: skip
             elif format == "PNG":
-                image.pngsave(os.fspath(part))
+                image.pngsave(os.fspath(part), keep=":".join(keep))
             else:
-                image.jpegsave(os.fspath(part), Q=quality, subsample_mode="off")
+                image.jpegsave(os.fspath(part), Q=quality, subsample_mode="off", keep=":".join(keep))
             del image
+            if metadata.dpi is None:
+                _take_back_resolution(part, format)
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
             put_in_place(part, self.place, overwrite=self.overwrite)
@@ -163,6 +175,32 @@ class Canvas:
             if isinstance(error, UsageError):
                 raise
             raise InputError(f"what is finished of {self.place} can't be read any more; begin again without --resume") from error
+
+
+def _take_back_resolution(path: Path, format: str) -> None:
+    """It stands in PNG and TIFF of libvips: its unit becomes unknown, which is all that there is to be said."""
+    with path.open("rb+") as file:
+        if format == "PNG":
+            at, size, kind = 8, 0, b""
+            while kind not in (b"pHYs", b"IDAT"):
+                file.seek(at)
+                size, kind = struct.unpack(">I4s", file.read(8))
+                at += 12 + size
+            if kind == b"pHYs":
+                file.seek(at - 4 - size)
+                chunk = file.read(size - 1) + b"\0"
+                file.seek(at - 4 - size)
+                file.write(chunk + struct.pack(">I", zlib.crc32(kind + chunk)))
+        elif format == "TIFF":
+            order = "<" if file.read(2) == b"II" else ">"
+            file.seek(8)
+            (at,) = struct.unpack(order + "Q", file.read(8))  # BigTIFF, as it was written
+            file.seek(at)
+            (count,) = struct.unpack(order + "Q", file.read(8))
+            tags = [tag for tag, *_ in struct.iter_unpack(order + "HHQ8x", file.read(20 * count))]
+            if 296 in tags:
+                file.seek(at + 8 + 20 * tags.index(296) + 12)
+                file.write(struct.pack(order + "H", 1))
 
 
 def is_begun(target: Path) -> bool:

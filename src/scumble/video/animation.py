@@ -21,13 +21,12 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from scumble._files import checked_target, write_whole
 from scumble._formats import is_animated, open_moving
 from scumble.errors import InputError, ScumbleError
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.video.frames import SRGB, Bytes, Clip, Frame, as_bytes
-from scumble.video.reading import reason
 from scumble.video.shots import Snapshot
-from scumble.video.target import Target
 
 ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 """Suffixes, and what Pillow calls the formats."""
@@ -100,7 +99,7 @@ class Animation:
         except ScumbleError:
             raise
         except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
-            raise InputError(f"{self.path} is damaged or incomplete ({reason(error)}); get a whole copy of it") from error
+            raise InputError(f"{self.path} is damaged or incomplete; get a whole copy of it") from error
 
 
 class AnimationWriter:
@@ -109,18 +108,19 @@ class AnimationWriter:
     done = 0
     snapshot = None
 
-    def __init__(self, target: Target, clip: Clip) -> None:
-        self.target, self.loop = target, clip.loop
-        self.form = ANIMATIONS[target.path.suffix.lower()]
+    def __init__(self, path: Path, clip: Clip, *, overwrite: bool = False) -> None:
+        self.path, self.overwrite, self.loop = checked_target(path, overwrite=overwrite), overwrite, clip.loop
+        self.form = ANIMATIONS[path.suffix.lower()]
         self._frames: list[PIL.Image.Image] = []
         self._ends: list[Fraction] = []
         self._palette: PIL.Image.Image | None = None
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Add a frame; ``snapshot`` is not for animations."""
         pixels = as_bytes(frame.pixels)
         self._frames.append(self._indexed(pixels, frame.alpha) if self.form == "GIF" else _with_alpha(pixels, frame.alpha))
         self._ends.append(frame.time + frame.duration)
+        return pixels.shape[1], pixels.shape[0]
 
     def is_full(self, frame: Frame) -> bool:
         """Whether ``frame`` would be more than an animation can hold."""
@@ -144,9 +144,7 @@ class AnimationWriter:
             options |= {"loop": self.loop, "blend": 0, "default_image": False}
         whole = io.BytesIO()
         self._frames[0].save(whole, self.form, **options)
-        with self.target.part() as part:
-            part.write_bytes(whole.getvalue())
-            self.target.publish(part)
+        write_whole(self.path, whole.getvalue(), overwrite=self.overwrite)
 
     def abandon(self) -> None:
         """Nothing was written yet."""

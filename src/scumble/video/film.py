@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import sys
 import time as clock
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,15 +18,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scumble import __version__, weights
+from scumble.engine import FINISH
 from scumble.errors import MissingExtraError, UsageError, in_range, whole
 from scumble.picture import DEFAULT_MAX_PIXELS
-from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize
+from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize, sources_of, working_scale
+from scumble.tiling import bytes_a_pixel, largest_side, reach
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
-from scumble.video.frames import DEFAULT_RATE, Clip, Frame, Reader, ahead, as_bytes, as_float, load_cv2
+from scumble.video.frames import DEFAULT_RATE, Frame, Reader, ahead, as_bytes, as_float, load_cv2, one_thread_each
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
 from scumble.video.steady import USUAL, Flow, Past, Steadier
-from scumble.video.target import Target
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
 
 log = logging.getLogger(__name__)
@@ -138,12 +142,7 @@ def film(
     if not isinstance(source, (str, os.PathLike)) and resume:
         raise UsageError("what came through a pipe or from a camera can't be had again, so there is nothing to resume")
     reader = open_clip(source, rate=rate, max_pixels=max_pixels) if isinstance(source, (str, os.PathLike)) else source
-    if (
-        name is not None
-        and isinstance(source, (str, os.PathLike))
-        and Path(name).exists()
-        and Path(name).resolve() == Path(source).resolve()
-    ):
+    if name is not None and isinstance(source, (str, os.PathLike)) and _is_itself(reader, os.fspath(source), os.fspath(name)):
         raise UsageError(f"{name} can't be painted over itself; choose another name")
     shape = _fitted(reader.clip.height, reader.clip.width, size)
     if size is not None and shape[0] * shape[1] > max_pixels:
@@ -151,8 +150,7 @@ def film(
     if name is not None and encoding is None and not is_numbered(os.fspath(name)):
         check_animation(reader.clip.frames or 1, *shape)
     painter = stylizer or Stylizer(threads=painting_threads())
-    given = [*style] if isinstance(style, Sequence) and not isinstance(style, str) else [(None, style)]
-    timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in given])  # pyright: ignore[reportArgumentType]
+    timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in _timed(style)])
     settings: dict[str, Any] = {
         "strength": strength,
         "method": method,
@@ -161,14 +159,48 @@ def film(
         "grain": grain,
     }
     settings["hold"], settings["memory"] = hold, MEMORY if memory is None else memory
-    identity = _identity(reader.clip, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
+    identity = _identity(reader, source, timeline, settings | {"steady": steady, "size": size, "segment": segment})
+    shots = ShotPainter(painter, timeline, **settings)
+    if strength > 0:
+        _check_memory(settings["memory"], method, *shape, style_scale)
     writer = _open_writer(target, reader, encoding, overwrite=overwrite, identity=identity, resume=resume)
     try:
-        shots = ShotPainter(painter, timeline, **settings)
-        return _run(reader, shots, Steadier(steady), writer, size=size, segment=segment, began=began, progress=progress, stop=stop)
+        with one_thread_each if steady > 0 else nullcontext():
+            return _run(reader, shots, Steadier(steady), writer, size=size, segment=segment, began=began, progress=progress, stop=stop)
     except BaseException:
         writer.abandon()
         raise
+
+
+def _is_itself(reader: Reader, source: str, target: str) -> bool:
+    """Whether the clip, or one of its pictures, would be replaced by what is painted from it."""
+    pairs = [(source, target)]
+    if isinstance(reader, Numbered) and is_numbered(target):  # a picture keeps its number, so names differ in zeros before it at most
+        pairs = [(source % number, target % number) for number in (reader.first, reader.first + reader.count - 1)]
+    return any(Path(b).exists() and Path(b).samefile(a) for a, b in pairs)
+
+
+def _timed(style: StyleLike | Sequence[tuple[float | None, StyleLike]]) -> list[tuple[float | None, StyleLike]]:
+    """(seconds, style) of each; UsageError for what is no such thing."""
+    if not isinstance(style, Sequence) or isinstance(style, (str, bytes)):
+        return [(None, one) for one in sources_of(style)]
+    timed: list[tuple[float | None, StyleLike]] = []
+    for key in style:
+        if not isinstance(key, (tuple, list)) or len(key) != 2:  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+            shape = "[(0, 'great-wave'), (4, 'starry-night')]"
+            raise UsageError(f"several styles are given with the seconds at which each is reached, as in {shape}; got {key!r}")
+        seconds, one = key
+        if seconds is not None:
+            in_range("a style's time", seconds, -1e9, 1e9)
+        timed.append((seconds, sources_of(one)[0]))
+    return timed
+
+
+def _check_memory(memory: float, method: str, height: int, width: int, style_scale: float | None) -> None:
+    """A budget below the smallest tile is refused before the first frame and not at it."""
+    factor, each = working_scale(height, width, style_scale), bytes_a_pixel(method)
+    if round(height * factor) * round(width * factor) * each > memory:
+        largest_side(memory, each, reach(method))
 
 
 def painting_threads() -> int:
@@ -222,7 +254,7 @@ def _open_writer(
         return NumberedWriter(name, first=first, frames=reader.clip.frames, overwrite=overwrite, identity=identity, resume=resume)
     if resume:
         raise UsageError("an animation is written in one go, so there is nothing to resume; resume is for films and numbered pictures")
-    return AnimationWriter(Target(Path(name), overwrite), reader.clip)
+    return AnimationWriter(Path(name), reader.clip, overwrite=overwrite)
 
 
 def _run(
@@ -237,7 +269,10 @@ def _run(
     progress: Progress | None,
     stop: Callable[[], bool] | None,
 ) -> Filmed:
-    """Reading, looking, painting and steadying have a thread each; encoding is done here."""
+    """Reading, looking, painting and steadying have a thread each; encoding is done here.
+
+    Each closes the one before when it fails: one that were left at work within OpenCV when the process ends would end it by SIGABRT.
+    """
     count, painted_size, interrupted = writer.done, (0, 0), False
     keeps_alpha = isinstance(writer, (AnimationWriter, NumberedWriter))
     seen = ahead(_look(ahead(reader, DEPTH), writer, size=size, segment=segment, keeps_alpha=keeps_alpha, flows=steadier.amount > 0), DEPTH)
@@ -249,9 +284,8 @@ def _run(
                 log.warning("an animation holds no more: what comes after frame %d is left out; a film (.mp4) holds it", count)
                 interrupted = True
                 break
-            writer.write(item.frame, item.snapshot)
+            painted_size = writer.write(item.frame, item.snapshot)
             count += 1
-            painted_size = (item.frame.pixels.shape[1], item.frame.pixels.shape[0])
             if progress is not None:
                 progress(count, reader.clip.frames)
             if stop is not None and stop():
@@ -264,7 +298,7 @@ def _run(
 
 
 def _look(
-    frames: Iterable[Frame], writer: Writer, *, size: int | None, segment: int, keeps_alpha: bool, flows: bool
+    frames: Generator[Frame, None, None], writer: Writer, *, size: int | None, segment: int, keeps_alpha: bool, flows: bool
 ) -> Generator[_Seen, None, None]:
     """Sizes, cuts and movement. Frames of an earlier run are read once more and passed over: reading is quick, and exact."""
     cuts, flow = Cuts(), Flow() if flows else None
@@ -272,39 +306,42 @@ def _look(
         cuts.restore(_under("cuts", writer.snapshot))
         if flow is not None:
             flow.restore(_under("flow", writer.snapshot))
-    for number, given in enumerate(frames, 1):
-        if number <= writer.done:
-            continue
-        frame = _resized(given, size)
-        if frame.alpha is not None and not keeps_alpha:
-            frame = _on_white(frame)
-        pixels = as_bytes(frame.pixels)
-        change = cuts(pixels)
-        past = None if flow is None else flow(pixels, cut=change == "cut")
-        snapshot = None
-        if number % segment == 0:
-            snapshot = _named("cuts", cuts.snapshot()) | ({} if flow is None else _named("flow", flow.snapshot()))
-        yield _Seen(frame, change, past, snapshot)
+    with closing(frames):
+        for number, given in enumerate(frames, 1):
+            if number <= writer.done:
+                continue
+            frame = _resized(given, size)
+            if frame.alpha is not None and not keeps_alpha:
+                frame = _on_white(frame)
+            pixels = as_bytes(frame.pixels)
+            change = cuts(pixels)
+            past = None if flow is None else flow(pixels, cut=change == "cut")
+            snapshot = None
+            if number % segment == 0:
+                snapshot = _named("cuts", cuts.snapshot()) | ({} if flow is None else _named("flow", flow.snapshot()))
+            yield _Seen(frame, change, past, snapshot)
 
 
-def _paint(seen: Iterable[_Seen], shots: ShotPainter, writer: Writer) -> Generator[_Painted, None, None]:
+def _paint(seen: Generator[_Seen, None, None], shots: ShotPainter, writer: Writer) -> Generator[_Painted, None, None]:
     if writer.snapshot is not None:
         shots.restore(_under("shots", writer.snapshot))
-    for item in seen:
-        pixels = shots(as_float(item.frame.pixels), float(item.frame.time), item.change)
-        snapshot = None if item.snapshot is None else item.snapshot | _named("shots", shots.snapshot())
-        yield _Painted(replace(item.frame, pixels=pixels), item.past, snapshot)
+    with closing(seen):
+        for item in seen:
+            pixels = shots(as_float(item.frame.pixels), float(item.frame.time), item.change)
+            snapshot = None if item.snapshot is None else item.snapshot | _named("shots", shots.snapshot())
+            yield _Painted(replace(item.frame, pixels=pixels), item.past, snapshot)
 
 
-def _steady(painted: Iterable[_Painted], steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
+def _steady(painted: Generator[_Painted, None, None], steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
     if writer.snapshot is not None:
         steadier.restore(_under("steadier", writer.snapshot))
-    for item in painted:
-        frame, pixels = item.frame, as_float(item.frame.pixels)
-        if steadier.amount > 0:
-            pixels = steadier(pixels, item.past)
-        snapshot = None if item.snapshot is None else item.snapshot | _named("steadier", steadier.snapshot())
-        yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), None, snapshot)
+    with closing(painted):
+        for item in painted:
+            frame, pixels = item.frame, as_float(item.frame.pixels)
+            if steadier.amount > 0:
+                pixels = steadier(pixels, item.past)
+            snapshot = None if item.snapshot is None else item.snapshot | _named("steadier", steadier.snapshot())
+            yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), None, snapshot)
 
 
 def _named(part: str, snapshot: Snapshot) -> Snapshot:
@@ -339,15 +376,19 @@ def _on_white(frame: Frame) -> Frame:
     return replace(frame, pixels=as_bytes(as_float(frame.pixels) * share + (np.float32(1) - share) * np.float32(WHITE / 255)), alpha=None)
 
 
-def _identity(clip: Clip, source: Any, timeline: Timeline, settings: dict[str, Any]) -> dict[str, Any]:
+def _identity(reader: Reader, source: Any, timeline: Timeline, settings: dict[str, Any]) -> dict[str, Any]:
     """All that decides what comes out, to tell whether an earlier run was about the same."""
+    clip = reader.clip
     found: dict[str, Any] = {"Scumble": __version__, **settings, "clip": [clip.width, clip.height, str(clip.time_base), clip.frames]}
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        found["source"] = [os.fspath(path.absolute()), *([path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else [])]
+        name = os.fspath(source)
+        paths = [Path(name % (reader.first + k)) for k in range(reader.count)] if isinstance(reader, Numbered) else [Path(name)]
+        stamps = [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in paths)]
+        found["source"] = [os.fspath(Path(name).absolute()), hashlib.sha256(json.dumps(stamps).encode()).hexdigest()]
     found["style"] = [[seconds, style.digest] for seconds, style in timeline.keys]
     nets = ["generator.onnx", "modulator.onnx"] if settings["method"] == "generator" else [f"decoder{k}.onnx" for k in range(1, 6)]
-    found["weights"] = [weights.manifest()[name].sha256 for name in ("eye.onnx", *nets) if name in weights.manifest()]
+    used = ["eye.onnx", *nets, *(f"{name}.onnx" for name in FINISH)]
+    found["weights"] = [weights.manifest()[name].sha256 for name in used if name in weights.manifest()]
     return found
 
 

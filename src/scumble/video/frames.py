@@ -162,6 +162,31 @@ def load_cv2() -> Any:
     return _extra("cv2", "OpenCV")
 
 
+class _OneThreadEach:
+    """Meanwhile OpenCV works in the thread that calls it; then as before, once no film needs that: the setting is the whole program's."""
+
+    def __init__(self) -> None:
+        self._lock, self._films, self._before = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        cv2 = load_cv2()
+        with self._lock:
+            if not self._films:
+                self._before = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            self._films += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._films -= 1
+            if not self._films:
+                load_cv2().setNumThreads(self._before)
+
+
+one_thread_each = _OneThreadEach()
+"""For all films at once."""
+
+
 def _extra(module: str, name: str) -> Any:
     try:
         return import_module(module)

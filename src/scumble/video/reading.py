@@ -8,6 +8,7 @@ import re
 import struct
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,16 @@ log = logging.getLogger("scumble")
 UNSPECIFIED = 2
 KEEPS_TIME = ("mov", "mp4", "matroska", "webm", "avi", "flv")
 """Formats whose stated duration is written by whoever made them, not guessed from the bit rate: a shorter file is cut off."""
+
+
+@dataclass
+class _Read:
+    """What was met on the way through a file."""
+
+    end: Fraction = Fraction(0)
+    """Where the last packet ends, in seconds."""
+    spoilt: int = 0
+    """Packets that can't be decoded."""
 
 
 class VideoFile:
@@ -60,7 +71,8 @@ class VideoFile:
             self._turn = _turn(first)
             swapped = self._turn[0] % 2 == 1
             aspect = Fraction(stream.sample_aspect_ratio or 0)
-            rate = Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
+            # a file that doesn't say has the clock of its codec for average, a thousand or more a second; the guess looks at the frames
+            rate = Fraction(min(filter(None, (stream.average_rate, stream.guessed_rate)), default=DEFAULT_RATE))
             start = Fraction(container.start_time or 0, 1_000_000)
             color = Color(
                 int(first.colorspace), int(first.color_range), _code(first, context, "color_primaries"), _code(first, context, "color_trc")
@@ -112,33 +124,18 @@ class VideoFile:
 
     def __iter__(self) -> Iterator[Frame]:
         av = load_av()
-        spoilt, ended, count, last = 0, Fraction(0), 0, Fraction(-1)
+        read, count, last = _Read(), 0, Fraction(-1)
         unit = 1 / self.clip.rate
         with av.open(os.fspath(self.path)) as container:
             stream = container.streams[self.index]
             stream.thread_type = "AUTO"
             try:
-                # all streams, though one is decoded: where the last packet of any of them ends tells whether the file is whole
-                for packet in container.demux():
-                    if packet.pts is not None and packet.time_base:
-                        ended = max(ended, Fraction(packet.pts + (packet.duration or 0)) * packet.time_base - self.clip.start)
-                    if packet.stream.index != self.index:
-                        continue
-                    try:
-                        decoded = packet.decode()
-                    except av.error.InvalidDataError:
-                        spoilt += 1
-                        continue
-                    for frame in decoded:
-                        at = (
-                            last + unit
-                            if frame.pts is None
-                            else Fraction(frame.pts) * (frame.time_base or stream.time_base) - self.clip.start
-                        )
-                        last = max(at, last + self.clip.time_base, Fraction(0))  # two frames at a time are none that a file can hold
-                        duration = Fraction(frame.duration or 0) * (frame.time_base or stream.time_base) or unit
-                        count += 1
-                        yield Frame(self._upright(frame), last, duration)
+                for frame in _deinterlaced(self._decoded(container, read), stream):
+                    at = last + unit if frame.pts is None else Fraction(frame.pts) * (frame.time_base or stream.time_base) - self.clip.start
+                    last = max(at, last + self.clip.time_base, Fraction(0))  # two frames at a time are none that a file can hold
+                    duration = Fraction(frame.duration or 0) * (frame.time_base or stream.time_base) or unit
+                    count += 1
+                    yield Frame(self._upright(frame), last, duration)
             except av.FFmpegError as error:
                 raise InputError(
                     f"{self.path} is damaged after {float(max(last, Fraction(0))):.1f} s ({reason(error)}); get a whole copy of it"
@@ -146,12 +143,28 @@ class VideoFile:
         if not count:
             raise InputError(f"{self.path} holds no frames")
         # some formats count the length from time 0 and some from the start, so what can't be told from whole is whole
-        if self._length is not None and ended + max(self.clip.start, Fraction(0)) < self._length - max(Fraction(1, 2), self._length / 50):
+        if self._length is not None and read.end + max(self.clip.start, Fraction(0)) < self._length - max(
+            Fraction(1, 2), self._length / 50
+        ):
             raise InputError(
-                f"{self.path} ends after {float(ended):.1f} of {float(self._length):.1f} s: it is incomplete; get a whole copy of it"
+                f"{self.path} ends after {float(read.end):.1f} of {float(self._length):.1f} s: it is incomplete; get a whole copy of it"
             )
-        if spoilt:
-            log.warning("%s: %d packets are damaged, and the frames in them left out", self.path, spoilt)
+        if read.spoilt:
+            packets = "1 packet is" if read.spoilt == 1 else f"{read.spoilt} packets are"
+            log.warning("%s: %s damaged, and what frames were in there left out", self.path, packets)
+
+    def _decoded(self, container: Any, read: _Read) -> Iterator[Any]:
+        av = load_av()
+        # all streams, though one is decoded: where the last packet of any of them ends tells whether the file is whole
+        for packet in container.demux():
+            if packet.pts is not None and packet.time_base:
+                read.end = max(read.end, Fraction(packet.pts + (packet.duration or 0)) * packet.time_base - self.clip.start)
+            if packet.stream.index != self.index:
+                continue
+            try:
+                yield from packet.decode()
+            except av.error.InvalidDataError:
+                read.spoilt += 1
 
     def _upright(self, frame: Any) -> Bytes:
         if _is_rgb(frame):
@@ -165,6 +178,35 @@ class VideoFile:
         if mirrored:
             pixels = pixels[:, ::-1]
         return np.ascontiguousarray(np.rot90(pixels, quarters))
+
+
+def _deinterlaced(frames: Iterator[Any], stream: Any) -> Iterator[Any]:
+    """Where a frame is woven of two fields, rows that were seen half a frame later are interpolated, by FFmpeg's bwdif.
+
+    A net takes their combs for hatching. One frame comes of each, at its time; those that are none of two fields pass as they are.
+    """
+    av, graph = load_av(), None
+
+    def out(graph: Any) -> Iterator[Any]:
+        while True:
+            try:
+                yield graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+
+    for frame in frames:
+        if graph is None:
+            if not frame.interlaced_frame:
+                yield frame
+                continue
+            graph = av.filter.Graph()
+            source = graph.add_buffer(template=stream, time_base=frame.time_base or stream.time_base)
+            graph.link_nodes(source, graph.add("bwdif", mode="send_frame", deint="interlaced"), graph.add("buffersink")).configure()
+        graph.push(frame)
+        yield from out(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from out(graph)
 
 
 def guessed_matrix(height: int) -> int:
@@ -200,7 +242,10 @@ def _turn(frame: Any) -> tuple[int, bool]:
     From the display matrix (ISO/IEC 14496-12, 8.3.2): a pixel at (x, y) is shown at (a x + c y, b x + d y). Of any
     other angle the nearest quarter is taken: no camera writes one.
     """
-    data = next((bytes(s) for s in frame.side_data if s.type.name == "DISPLAYMATRIX"), None)
+    try:
+        data = next((bytes(s) for s in frame.side_data if s.type.name == "DISPLAYMATRIX"), None)
+    except ValueError:  # a kind of data beside it that PyAV has no name for, as EXIF: then it gives none, but the angle
+        return round(frame.rotation / 90) % 4, False
     if data is None or len(data) < 36:
         return 0, False
     a, b, _, c, d = struct.unpack("<5i", data[:20])

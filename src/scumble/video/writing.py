@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from scumble._files import checked_target, put_in_place
 from scumble.errors import InputError, UsageError, unknown
 from scumble.picture import Picture
 from scumble.video.frames import Bytes, Clip, Frame, as_bytes, load_av
@@ -19,7 +21,6 @@ from scumble.video.join import join
 from scumble.video.ledger import Ledger
 from scumble.video.reading import UNSPECIFIED, guessed_matrix, numbers
 from scumble.video.shots import Snapshot
-from scumble.video.target import Target, writing
 
 log = logging.getLogger("scumble")
 
@@ -62,8 +63,9 @@ class Writer(Protocol):
         """What the painter remembered after these."""
         ...
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
-        """Take a frame; with a ``snapshot`` of the painter's memory, a segment ends after it."""
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
+        """Take a frame; with a ``snapshot`` of the painter's memory, a segment ends after it. Returns the width and height written."""
+        ...
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Make the result out of all frames so far."""
@@ -137,6 +139,18 @@ def available() -> dict[str, str]:
     return found
 
 
+@contextmanager
+def _writing(path: Path) -> Generator[None, None, None]:
+    """What the system or FFmpeg has against writing becomes one sentence."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("av."):
+            raise
+        why = str(getattr(error, "strerror", None) or error).lower()
+        raise InputError(f"cannot write {path} ({why}); free space, change permissions or choose another place") from error
+
+
 class FilmWriter:
     """A film: each segment a file of its own, finished and safe on the disk, all joined by stream copy when the end is reached.
 
@@ -155,32 +169,44 @@ class FilmWriter:
         resume: bool = False,
     ) -> None:
         self.clip, self.encoding = clip, encoding
+        path = checked_target(path, overwrite=True) if overwrite else path  # of a link, what is finished lies beside what it points to
         self.ledger = Ledger(path, {**(identity or {}), "codec": [encoding.encoder, encoding.options]}, resume=resume)
-        self.target = Target(path, overwrite or self.ledger.made_target)
+        self.overwrite = overwrite or self.ledger.made_target
+        self.path = checked_target(path, overwrite=self.overwrite)
         self.done, self.snapshot = self.ledger.done, self.ledger.snapshot
         self._segment: _Segment | None = None
         self._told = False
+        if clip.aspect is not None and encoding.codec not in EVEN and FORMATS[path.suffix.lower()] in ("matroska", "webm"):
+            log.warning(
+                "%s can't say that its pixels are %s as wide as high: of %s, PyAV hands that on to .mp4 and .mov only; players will"
+                " show it in another shape",
+                path, clip.aspect, encoding.codec,
+            )  # fmt: skip
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Encode a frame; with a ``snapshot`` the segment ends after it. InputError where that fails."""
-        with writing(self.target.path):
+        pixels = self._even(as_bytes(frame.pixels))
+        with _writing(self.path):
             if self._segment is None:
                 self.ledger.begin()
                 number = len(self.ledger.segments)
                 self._segment = _Segment(self.ledger.path(f"segment-{number:05}.mp4.part"), self.clip, self.encoding, frame.time)
-            self._segment.write(self._even(as_bytes(frame.pixels)), frame)
+            self._segment.write(pixels, frame)
             if snapshot is not None:
                 self.ledger.record(self._close_segment(), snapshot)
+        return pixels.shape[1], pixels.shape[0]
 
     def finish(self, *, interrupted: bool = False) -> None:
         """Join all that is encoded, with the sound as far as it goes. What is finished stays for ``resume`` if ``interrupted``."""
-        with writing(self.target.path):
+        with _writing(self.path):
             last = None if self._segment is None else self._close_segment()
             segments = [*self.ledger.segments, *([last] if last else [])]
             if segments:
-                joined = self.ledger.path(f"joined{self.target.path.suffix}")
-                join(joined, FORMATS[self.target.path.suffix.lower()], self.ledger.folder, segments, self.clip, cut=interrupted)
-                self.target.publish(joined)
+                joined = self.ledger.path(f"joined{self.path.suffix}")
+                join(joined, FORMATS[self.path.suffix.lower()], self.ledger.folder, segments, self.clip, cut=interrupted)
+                with joined.open("rb+") as file:
+                    os.fsync(file.fileno())
+                put_in_place(joined, self.path, overwrite=self.overwrite)
             if last:
                 (self.ledger.folder / last["file"]).unlink(missing_ok=True)
         self.ledger.close(keep=interrupted, cut=interrupted)
@@ -210,7 +236,7 @@ class FilmWriter:
             self._told = True
             log.warning(
                 "%s is %d x %d, and %s has even sizes only: the last %s repeated; vp9 and av1, as in a .webm, keep the size",
-                self.target.path, width, height, self.encoding.codec,
+                self.path, width, height, self.encoding.codec,
                 "column and row are" if height % 2 and width % 2 else "column is" if width % 2 else "row is",
             )  # fmt: skip
         return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -298,13 +324,13 @@ class NumberedWriter:
                 raise InputError(f"{pattern % self.ledger.foreign} exists already; allow overwriting (--overwrite) or choose another name")
         self._next, self._recorded = self.done, self.done
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Save a frame; InputError where that fails."""
         picture = frame.picture.with_pixels(frame.pixels) if frame.picture is not None else None
         if picture is None:
             whole = frame.pixels if frame.alpha is None else np.dstack([as_bytes(frame.pixels), frame.alpha])
             picture = Picture.from_array(whole)
-        with writing(Path(self.pattern)):
+        with _writing(Path(self.pattern)):
             self.ledger.begin()
         number, foreign = self.first + self._next, self.ledger.foreign
         # of a run that is gone on with nothing but its last segment is known: pictures after that are its own
@@ -312,9 +338,10 @@ class NumberedWriter:
         picture.save(self.pattern % number, overwrite=self.overwrite or own)
         self._next += 1
         if snapshot is not None:
-            with writing(Path(self.pattern)):
+            with _writing(Path(self.pattern)):
                 self.ledger.record({"frames": self._next - self._recorded}, snapshot)
             self._recorded = self._next
+        return picture.width, picture.height
 
     def finish(self, *, interrupted: bool = False) -> None:
         """All pictures are there already."""
@@ -335,10 +362,11 @@ class RawWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
 
-    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> None:
+    def write(self, frame: Frame, snapshot: Snapshot | None = None) -> tuple[int, int]:
         """Write a frame at once, for whoever waits at the other end of the pipe."""
         self.stream.write(np.ascontiguousarray(as_bytes(frame.pixels)).data)
         self.stream.flush()
+        return frame.pixels.shape[1], frame.pixels.shape[0]
 
     def finish(self, *, interrupted: bool = False) -> None:
         """All is written already."""
