@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 import time as clock
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +26,8 @@ from scumble.picture import DEFAULT_MAX_PIXELS
 from scumble.stylizer import MEMORY, StyleLike, Stylizer, resize, sources_of, working_scale
 from scumble.tiling import bytes_a_pixel, largest_side, reach
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
-from scumble.video.frames import DEFAULT_RATE, Frame, Reader, ahead, as_bytes, as_float, load_cv2, one_thread_each
+from scumble.video.fades import Fade, part_of
+from scumble.video.frames import DEFAULT_RATE, Floats, Frame, Reader, ahead, as_bytes, as_float, load_cv2, one_thread_each
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import Change, Cuts, ShotPainter, Snapshot, Timeline
 from scumble.video.steady import USUAL, Flow, Past, Steadier
@@ -34,6 +37,9 @@ log = logging.getLogger(__name__)
 
 DEPTH = 3
 """Frames that wait between two stages: enough to even out their times, few enough for 4K."""
+
+AHEAD, HELD = 50, 256_000_000
+"""Frames of a fade-in that are held back until it is over, and bytes of them: two seconds, and at 3840 x 2160 ten frames."""
 
 SEGMENT = 240
 """Frames in a segment: what ``kill -9`` can cost at most, some ten seconds of film."""
@@ -60,19 +66,30 @@ class Filmed:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A frame, and what it is to the one before."""
+    """A frame, and what it is to those before and to come."""
 
     frame: Frame
     change: Change
-    past: Past | None
+    glide: int
+    thumbnail: Floats
+    share: float
+    """Of :class:`~scumble.video.shots.Cuts`: 0 where there is nothing in the frame."""
+    rising: bool
+    grows: bool
+    fresh: bool
+    """Of :class:`~scumble.video.fades.Light`."""
+    fade: Fade | None
     snapshot: Snapshot | None
     """What is remembered of it and all before; at the end of a segment only."""
+    full: Frame | None = None
+    """What is faded in, once it is there."""
+    past: Past | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Painted:
     frame: Frame
-    past: Past | None
+    seen: _Seen
     snapshot: Snapshot | None
 
 
@@ -275,7 +292,9 @@ def _run(
     """
     count, painted_size, interrupted = writer.done, (0, 0), False
     keeps_alpha = isinstance(writer, (AnimationWriter, NumberedWriter))
-    seen = ahead(_look(ahead(reader, DEPTH), writer, size=size, segment=segment, keeps_alpha=keeps_alpha, flows=steadier.amount > 0), DEPTH)
+    fades = shots.hold and shots.strength > 0
+    looked = _foreseen(_look(ahead(reader, DEPTH), writer, size=size, segment=segment, keeps_alpha=keeps_alpha, fades=fades))
+    seen = ahead(_move(looked, writer, Flow() if steadier.amount > 0 else None), DEPTH)
     painted = ahead(_paint(seen, shots, writer), DEPTH)
     steadied = ahead(_steady(painted, steadier, writer), DEPTH)
     try:
@@ -298,14 +317,12 @@ def _run(
 
 
 def _look(
-    frames: Generator[Frame, None, None], writer: Writer, *, size: int | None, segment: int, keeps_alpha: bool, flows: bool
+    frames: Generator[Frame, None, None], writer: Writer, *, size: int | None, segment: int, keeps_alpha: bool, fades: bool
 ) -> Generator[_Seen, None, None]:
-    """Sizes, cuts and movement. Frames of an earlier run are read once more and passed over: reading is quick, and exact."""
-    cuts, flow = Cuts(), Flow() if flows else None
+    """Sizes, cuts and fades. Frames of an earlier run are read once more and passed over: reading is quick, and exact."""
+    cuts = Cuts()
     if writer.snapshot is not None:
         cuts.restore(_under("cuts", writer.snapshot))
-        if flow is not None:
-            flow.restore(_under("flow", writer.snapshot))
     with closing(frames):
         for number, given in enumerate(frames, 1):
             if number <= writer.done:
@@ -313,13 +330,53 @@ def _look(
             frame = _resized(given, size)
             if frame.alpha is not None and not keeps_alpha:
                 frame = _on_white(frame)
-            pixels = as_bytes(frame.pixels)
-            change = cuts(pixels)
-            past = None if flow is None else flow(pixels, cut=change == "cut")
-            snapshot = None
-            if number % segment == 0:
-                snapshot = _named("cuts", cuts.snapshot()) | ({} if flow is None else _named("flow", flow.snapshot()))
-            yield _Seen(frame, change, past, snapshot)
+            change, light = cuts(as_bytes(frame.pixels)), cuts.light
+            snapshot = _named("cuts", cuts.snapshot()) if number % segment == 0 else None
+            rising, fade = (light.rising, cuts.fade) if fades else (False, None)
+            yield _Seen(frame, change, cuts.glide, cuts.thumbnail, cuts.share, rising, light.grows, light.fresh, fade, snapshot)
+
+
+def _foreseen(seen: Generator[_Seen, None, None]) -> Generator[_Seen, None, None]:
+    """What fades in is held back until it is there, or as many frames as may be: then it is a part of the last of them."""
+    held: deque[_Seen] = deque()
+    with closing(seen):
+        for item in seen:
+            held.append(item)
+            most = max(4, min(AHEAD, HELD // item.frame.pixels.nbytes))
+            while held and (len(held) > most or not all(later.rising for later in held)):
+                yield _part_of_what_comes(held)
+                held.popleft()
+    while held:
+        yield _part_of_what_comes(held)
+        held.popleft()
+
+
+def _part_of_what_comes(held: deque[_Seen]) -> _Seen:
+    """The first of ``held``, that knows of the others."""
+    first = full = held[0]
+    for item in islice(held, 1, None):
+        if not first.rising or not item.rising or item.fresh:
+            break
+        full = item if item.grows else full
+    if full is not first:
+        fade = part_of(first.thumbnail, full.thumbnail, first.share)
+        return first if fade is None else replace(first, change="none", fade=fade, full=full.frame)
+    return replace(first, change="none", full=first.frame) if first.rising and first.grows and not first.fresh else first
+
+
+def _move(seen: Generator[_Seen, None, None], writer: Writer, flow: Flow | None) -> Generator[_Seen, None, None]:
+    """The movement of what is painted, without its fades; where there is nothing, nothing is carried along."""
+    if flow is not None and writer.snapshot is not None:
+        flow.restore(_under("flow", writer.snapshot))
+    with closing(seen):
+        for item in seen:
+            if flow is None:
+                yield item
+                continue
+            pixels = as_bytes(item.frame.pixels if item.fade is None else item.fade.undone(as_float(item.frame.pixels)))
+            past = flow(pixels, cut=item.change == "cut" or item.fresh or item.share == 0)
+            snapshot = None if item.snapshot is None else item.snapshot | _named("flow", flow.snapshot())
+            yield replace(item, past=past, snapshot=snapshot)
 
 
 def _paint(seen: Generator[_Seen, None, None], shots: ShotPainter, writer: Writer) -> Generator[_Painted, None, None]:
@@ -327,9 +384,17 @@ def _paint(seen: Generator[_Seen, None, None], shots: ShotPainter, writer: Write
         shots.restore(_under("shots", writer.snapshot))
     with closing(seen):
         for item in seen:
-            pixels = shots(as_float(item.frame.pixels), float(item.frame.time), item.change)
+            pixels, fade, full = as_float(item.frame.pixels), item.fade, item.full
+            painted = shots(
+                pixels if fade is None else fade.undone(pixels),
+                float(item.frame.time),
+                item.change,
+                glide=item.glide,
+                faded=fade is not None,
+                full=None if full is None else (float(full.time), as_float(full.pixels)),
+            )
             snapshot = None if item.snapshot is None else item.snapshot | _named("shots", shots.snapshot())
-            yield _Painted(replace(item.frame, pixels=pixels), item.past, snapshot)
+            yield _Painted(replace(item.frame, pixels=painted), item, snapshot)
 
 
 def _steady(painted: Generator[_Painted, None, None], steadier: Steadier, writer: Writer) -> Generator[_Painted, None, None]:
@@ -337,11 +402,13 @@ def _steady(painted: Generator[_Painted, None, None], steadier: Steadier, writer
         steadier.restore(_under("steadier", writer.snapshot))
     with closing(painted):
         for item in painted:
-            frame, pixels = item.frame, as_float(item.frame.pixels)
+            frame, pixels, seen = item.frame, as_float(item.frame.pixels), item.seen
             if steadier.amount > 0:
-                pixels = steadier(pixels, item.past)
+                pixels = steadier(pixels, seen.past)
+            if seen.fade is not None:
+                pixels = seen.fade.redone(pixels, as_float(seen.frame.pixels))
             snapshot = None if item.snapshot is None else item.snapshot | _named("steadier", steadier.snapshot())
-            yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), None, snapshot)
+            yield _Painted(replace(frame, pixels=pixels if frame.picture is not None else as_bytes(pixels)), seen, snapshot)
 
 
 def _named(part: str, snapshot: Snapshot) -> Snapshot:

@@ -27,7 +27,8 @@ from scumble.grain import grained
 from scumble.pyramid import means
 from scumble.style import REFERENCE, Style, toward
 from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, repeated, resize, seen_of, working_scale
-from scumble.video.frames import Bytes, Floats
+from scumble.video.fades import SAME, Fade, Light
+from scumble.video.frames import Bytes, Floats, as_float
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ NOTHING, SOMETHING = 0.03, 0.12
 GLIDE = 24
 """Frames over which statistics move on where they have to within a shot: a second, in which nobody sees them move."""
 
+QUICK = 3
+"""The same while a dissolve goes on, so that neither picture is painted by statistics of the other."""
+
 
 class Cuts:
     """Finds where shots begin, from thumbnails: colour histograms and the layout of lightness.
@@ -61,41 +65,81 @@ class Cuts:
 
     def __init__(self) -> None:
         self._last: _Look | None = None
+        """Without its fade."""
         self._reference: _Look | None = None
         self._usual = 0.0
+        self._step: Floats | None = None
+        """What the last frame brought, as a difference of thumbnails."""
+        self._mixing = False
+        """Whether pictures are being dissolved."""
+        self.glide = GLIDE
+        """Frames within which to follow a drift."""
+        self.light = Light()
+        self.fade: Fade | None = None
+        """How the last frame was faded."""
+        self.thumbnail: Floats = np.zeros((48, 48, 3), np.float32)
+        """(48, 48, 3), 0 … 255, as it came."""
+        self.share = 0.0
+        """How much of the last frame there is to paint, if it is faded; 0 if there is nothing in it."""
 
     def __call__(self, pixels: Bytes) -> Change:
         """What the next frame, (H, W, 3) uint8, is to those before; the first is a cut."""
-        look = _Look.of(_thumbnail(pixels))
-        if self._last is None:
-            self._last = self._reference = look
-            return "cut"
-        colors, layout = _colors_differ(look, self._last), _layouts_differ(look, self._last)
+        self.thumbnail = _thumbnail(pixels)
+        self.share = float(np.clip(_contrast(pixels) / NOTHING - 1, 0.0, 1.0))
+        if self.share == 0:
+            self.light.nothing()
+        self.fade = (
+            None if self.share == 0 else self.light(self.thumbnail, None if self._last is None else self._last.thumbnail, self.share)
+        )
+        look = _Look.of(self.thumbnail if self.fade is None else 255 * self.fade.undone(self.thumbnail * np.float32(1 / 255)))
+        last, self._last, self.glide = self._last, look, GLIDE
+        mixed, self._mixing = self._mixing, self._is_mixed(look, last)
+        if last is None or self._reference is None or self.light.grows:
+            self._reference = look
+            return "cut" if last is None or self.light.fresh else "drift"
+        colors, layout = _colors_differ(look, last), _layouts_differ(look, last)
         change = colors + layout
         other = colors > self.HISTOGRAM or (colors > self.HISTOGRAM / 8 and layout > self.LAYOUT)
-        cut = other and change > self.SUDDEN * self._usual
-        self._last = look
-        if cut:
-            self._reference, self._usual = look, 0.0
+        if other and change > self.SUDDEN * self._usual:
+            self._last = self._reference = _Look.of(self.thumbnail)
+            self._usual, self.fade = 0.0, None
+            if self.share > 0:
+                self.light.begin(self.thumbnail)
             return "cut"
         self._usual = max(change, 0.8 * self._usual)
-        assert self._reference is not None
-        if _colors_differ(look, self._reference) > self.DRIFT:
+        dim = self.fade is not None and self.fade.gain < 0.5  # what is undone then has steps of two and more
+        ends = mixed and not self._mixing
+        if not dim and _colors_differ(look, self._reference) > (self.DRIFT / 4 if self._mixing or ends else self.DRIFT):
             self._reference = look
+            self.glide = QUICK if self._mixing or ends else GLIDE
             return "drift"
         return "none"
+
+    def _is_mixed(self, look: _Look, last: _Look | None) -> bool:
+        """In a dissolve each frame brings the same as the one before, all over; where something moves, edges are elsewhere next time."""
+        before, self._step = self._step, None if last is None else look.thumbnail - last.thumbnail
+        if before is None or self._step is None or last is None:
+            return False
+        most = max(float((before**2).sum()), float((self._step**2).sum()))
+        return float((before * self._step).sum()) > SAME * most and _colors_differ(look, last) > self.DRIFT / 10
 
     def snapshot(self) -> Snapshot:
         """All that is remembered, as arrays."""
         if self._last is None or self._reference is None:
             return {}
-        return {"last": self._last.thumbnail, "reference": self._reference.thumbnail, "usual": np.array(self._usual)}
+        found: Snapshot = {"last": self._last.thumbnail, "reference": self._reference.thumbnail, "usual": np.array(self._usual)}
+        if self._step is not None:
+            found |= {"step": self._step, "mixing": np.array(self._mixing)}
+        return found | self.light.snapshot()
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """Go on as if nothing had happened."""
         if snapshot:
             self._last, self._reference = (_Look.of(snapshot[key]) for key in ("last", "reference"))
             self._usual = float(snapshot["usual"])
+            self._step = snapshot.get("step")
+            self._mixing = bool(snapshot.get("mixing", False))
+            self.light.restore(snapshot)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +212,12 @@ def presence(pixels: Floats) -> float:
     By statistics of nothing whatever comes next is far from the mean, and was painted cyan or red; and what is blown up in between is
     the noise of the camera. Such frames are left as they are, and those of a fade partly.
     """
-    cells = means(pixels[::4, ::4], 4)
-    return float(np.clip((np.ptp(cells, axis=(1, 2)).max() - NOTHING) / (SOMETHING - NOTHING), 0.0, 1.0))
+    return float(np.clip((_contrast(pixels) - NOTHING) / (SOMETHING - NOTHING), 0.0, 1.0))
+
+
+def _contrast(pixels: Floats | Bytes) -> float:
+    """The largest difference within a frame (H, W, 3), of colours in [0, 1]."""
+    return float(np.ptp(means(as_float(pixels[::4, ::4]), 4), axis=(1, 2)).max())
 
 
 class ShotPainter:
@@ -216,11 +264,29 @@ class ShotPainter:
         where a drift leads to, the same under ``next/``."""
         self._seen = 0
         self._gliding = 0
+        self._full_at = -1.0
+        """When what fades in is there, of the last that was measured so."""
         self._from_nothing = False
         """Whether the shot came out of black: as long as it still changes then, it has not begun."""
 
-    def __call__(self, pixels: Floats, seconds: float, change: Change) -> Floats:
-        """Paint (H, W, 3) in [0, 1], shown at ``seconds``, which ``change`` says how to see: same size, same range."""
+    def __call__(
+        self,
+        pixels: Floats,
+        seconds: float,
+        change: Change,
+        *,
+        glide: int = GLIDE,
+        faded: bool = False,
+        full: tuple[float, Floats] | None = None,
+    ) -> Floats:
+        """Paint (H, W, 3) in [0, 1], shown at ``seconds``, which ``change`` says how to see: same size, same range.
+
+        A drift is followed within ``glide`` frames. What was ``faded``, and is no longer, is not measured: too few steps are left of it.
+        ``full`` is when what fades in is there, and how it looks then, by which it is painted.
+        """
+        if full is not None and self.hold and full[0] != self._full_at:
+            self(full[1], seconds, "cut")
+            self._full_at, self._from_nothing = full[0], False
         present = presence(pixels)
         fading_in = self._from_nothing and self._seen < SETTLE
         if present == 0 or change == "cut" or not self.hold or (change == "drift" and fading_in):
@@ -230,15 +296,18 @@ class ShotPainter:
         begun = self._seen > 0
         if present < 1 and begun:  # what fades out is painted by what it was
             change = "none"
-        self._seen += 1
+        settling = not faded and self._seen < SETTLE
+        self._seen += not faded
         height, width, _ = pixels.shape
         factor = working_scale(height, width, self.style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
         wide, drift = repeated(small), change == "drift"
         ground = grained(wide, self.grain)
-        measures = drift or self._seen <= SETTLE or not all(self._knows(k) for k in self.timeline.at(seconds)[:2])
+        measures = drift or settling or not all(self._knows(k) for k in self.timeline.at(seconds)[:2])
         shown = seen_of(wide, ground) if measures else ground
-        painted = give_back(self._paint(ground, shown, seconds, drift=drift), wide, ground, self.strength)[: len(small), : small.shape[1]]
+        painted = self._paint(ground, shown, seconds, glide=glide if drift else 0, settling=settling)
+        painted = give_back(painted, wide, ground, self.strength)
+        painted = painted[: len(small), : small.shape[1]]
         if small is not pixels:
             painted = resize(painted, height, width)
             if factor < 1.0:  # as the stylizer does: the content's own finest detail, which the smaller picture could not hold
@@ -252,13 +321,12 @@ class ShotPainter:
     def _begin(self, *, from_nothing: bool) -> None:
         self._shot, self._seen, self._gliding, self._from_nothing = {}, 0, 0, from_nothing
 
-    def _paint(self, pixels: Floats, shown: Floats, seconds: float, *, drift: bool) -> Floats:
+    def _paint(self, pixels: Floats, shown: Floats, seconds: float, *, glide: int, settling: bool) -> Floats:
         """Statistics, where they are measured, are those of ``shown``."""
         a, b, share = self.timeline.at(seconds)
         styles = (a, b) if share else (a,)
-        settling = self._seen <= SETTLE
-        if drift and not settling:
-            self._gliding = GLIDE
+        if glide and not settling:
+            self._gliding = glide
         if self.method == "generator" and self.strength >= 1.0 and settling and len(styles) == 1 and shown is pixels and self._fits(pixels):
             painted = self._in_memory(pixels, lambda: self._generate_settling(pixels, a))
             if painted is not None:
@@ -268,7 +336,7 @@ class ShotPainter:
                 self._hold(f"{k}/", self._measured(shown, k))
             elif settling:
                 self._hold(f"{k}/", _between(self._measured(shown, k), self._of(f"{k}/"), 1.0 - 1.0 / self._seen))
-            elif drift:
+            elif glide:
                 self._hold(f"next/{k}/", self._measured(shown, k))
         self._glide()
         held = self._of(f"{a}/") if not share else _between(self._of(f"{a}/"), self._of(f"{b}/"), share)
@@ -366,13 +434,14 @@ class ShotPainter:
 
     def snapshot(self) -> Snapshot:
         """All that is held, as arrays."""
-        return {**self._shot, "counts": np.array([self._seen, self._gliding, self._from_nothing])}
+        return {**self._shot, "counts": np.array([self._seen, self._gliding, self._from_nothing, self._full_at], np.float64)}
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """Go on as if nothing had happened."""
         self._shot = {k: v for k, v in snapshot.items() if k != "counts"}
-        self._seen, self._gliding, *rest = (int(n) for n in snapshot["counts"])
-        self._from_nothing = any(rest)  # which runs of before did not tell
+        self._seen, self._gliding = (int(n) for n in snapshot["counts"][:2])
+        if len(snapshot["counts"]) == 4:  # runs of before did not tell
+            self._from_nothing, self._full_at = bool(snapshot["counts"][2]), float(snapshot["counts"][3])
 
 
 def _between(a: Snapshot, b: Snapshot, share: float) -> Snapshot:
