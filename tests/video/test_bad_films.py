@@ -111,7 +111,7 @@ class TestBadInput:
         assert f"{least} MB" in (ROOT / "docs" / "video.md").read_text("utf-8")
 
     def test_no_thread_is_left_when_painting_fails_and_opencv_is_as_it_was(self, clip, tmp_path, paint, monkeypatch):
-        def fail(*_):
+        def fail(*_, **__):
             raise InputError("the reason")
 
         monkeypatch.setattr(ShotPainter, "__call__", fail)

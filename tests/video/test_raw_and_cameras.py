@@ -39,7 +39,7 @@ class TestNumberedRawAndCamera:
         with av.open(str(tmp_path / "out.mp4")) as container:
             assert container.streams.video[0].codec_context.colorspace == 1
 
-    @pytest.mark.parametrize("target", ["%d.png", "../in/%d.png", "%02d.png", "link/%d.png"])
+    @pytest.mark.parametrize("target", ["10.png", "%d.png", "../in/%d.png", "%02d.png", "link/%d.png"])
     def test_pictures_are_not_painted_over_themselves(self, target, tmp_path, paint):
         folder = tmp_path / "in"
         folder.mkdir()

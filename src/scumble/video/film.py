@@ -191,10 +191,10 @@ def film(
 
 def _is_itself(reader: Reader, source: str, target: str) -> bool:
     """Whether the clip, or one of its pictures, would be replaced by what is painted from it."""
-    pairs = [(source, target)]
-    if isinstance(reader, Numbered) and is_numbered(target):  # a picture keeps its number, so names differ in zeros before it at most
-        pairs = [(source % number, target % number) for number in (reader.first, reader.first + reader.count - 1)]
-    return any(Path(b).exists() and Path(b).samefile(a) for a, b in pairs)
+    numbers = range(reader.first, reader.first + reader.count) if isinstance(reader, Numbered) else range(1)
+    sources = [source % k for k in numbers] if isinstance(reader, Numbered) else [source]
+    targets = [target % k for k in numbers] if is_numbered(target) else [target] * len(sources)  # a picture keeps its number
+    return any(Path(b).exists() and Path(b).samefile(a) for a, b in zip(sources, targets, strict=True))
 
 
 def _timed(style: StyleLike | Sequence[tuple[float | None, StyleLike]]) -> list[tuple[float | None, StyleLike]]:
