@@ -58,6 +58,8 @@ def beside(service, key, settings, masks=(), terms=STYLE):
         ("small", {"strength": 1.5}),
         ("small", {"strength": 0.3, "keep_color": 1.0}),
         ("small", {"keep_color": 0.5}),
+        ("small", {"keep_light": 0.8}),
+        ("large", {"keep_light": 0.8, "keep_color": 0.5}),
         ("small", {"size": 90, "strength": 0.5}),
         ("small", {"size": 400}),
         ("large", {"strength": 0.3, "keep_color": 1.0}),

@@ -31,6 +31,8 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
     with visitor.repainting():
         visitor.slide("keep", 0.5)
     with visitor.repainting():
+        visitor.slide("light", 0.25)
+    with visitor.repainting():
         visitor.slide("brush", 2)
     assert not visitor.page.locator("#sc-natural input").is_checked()  # who moves the slider means it
     place = visitor.page.locator("#sc-paint").bounding_box()
@@ -44,7 +46,7 @@ def test_a_picture_comes_in_is_styled_and_leaves_in_full_with_its_recipe(visit, 
     assert np.abs(painted.pixels - Picture.open(photo_file).pixels).mean() > 0.02
     assert recipe["styles"] == [[{"weight": 1.0, "name": "great-wave"}]]
     settings = recipe["settings"]
-    assert (settings["strength"], settings["keep_color"], settings["style_scale"]) == (0.6, 0.5, 2.0)
+    assert [settings[name] for name in ("strength", "keep_color", "keep_light", "style_scale")] == [0.6, 0.5, 0.25, 2.0]
     with visitor.repainting():
         visitor.slide("strength", 1.2)
     assert not visitor.page.is_visible("#sc-download")  # the file is not what is shown any more

@@ -319,13 +319,13 @@ def test_thumbnails_of_the_example_are_painted_once_and_unknown_pictures_have_no
 
 def test_a_visitor_of_a_server_that_began_anew_is_told_so(service):
     desk = Desk(service)
-    for work in (lambda: desk.preview(None, 1, 0, True, 1, "draft", "generator", 0, ORIGINAL), lambda: list(desk.paint(None))):
+    for work in (lambda: desk.preview(None, 1, 0, 0, True, 1, "draft", "generator", 0, ORIGINAL), lambda: list(desk.paint(None))):
         with pytest.raises(gradio.Error, match="Reload the page"):
             work()
     desk.close()
 
 
-CONTROLS = (1.0, 0.0, True, 1.0, "draft", "generator", 0, ORIGINAL)
+CONTROLS = (1.0, 0.0, 0.0, True, 1.0, "draft", "generator", 0, ORIGINAL)
 """What the page sends of its controls, in their order."""
 SKIPPED = gradio.skip()
 

@@ -179,10 +179,11 @@ class Desk:
 
     def set(self, sitting: Sitting, controls: Sequence[Any]) -> None:
         """Take the settings from the controls, in the order of :func:`.page._controls`."""
-        strength, keep_color, natural, style_scale, quality, method, size, format = controls
+        strength, keep_color, keep_light, natural, style_scale, quality, method, size, format = controls
         settings = {
             "strength": float(strength),
             "keep_color": float(keep_color),
+            "keep_light": float(keep_light),
             "style_scale": None if natural else float(style_scale),
             "quality": quality,
             "method": method,
@@ -217,8 +218,8 @@ class Desk:
     @seated
     def widen(self, sitting: Sitting, *controls: Any) -> tuple[Any, ...]:
         """-> natural, stage, share, download, status: who moves the slider of the brush wants it to be of that size."""
-        strength, keep_color, _, *others = controls
-        return False, *self.preview(sitting, strength, keep_color, False, *others)
+        strength, keep_color, keep_light, _, *others = controls
+        return False, *self.preview(sitting, strength, keep_color, keep_light, False, *others)
 
     @seated
     def paint(self, sitting: Sitting, *controls: Any) -> Generator[tuple[Any, ...], None, None]:
@@ -286,7 +287,7 @@ class Desk:
         try:
             painting = sitting.back(int(value["id"]))
         except ScumbleError as error:
-            return gr.skip(), gr.skip(), widgets.said(sentence(error), bad=True), *(gr.skip(),) * 11
+            return gr.skip(), gr.skip(), widgets.said(sentence(error), bad=True), *(gr.skip(),) * 12
         look, kept = painting.look, sitting.kept()
         s = look.settings
         mask = {"mask": _address(look.mask), "feather": look.softness, "invert": look.invert, "at": next(_BEATS)}
@@ -299,7 +300,7 @@ class Desk:
             _download(painting),
             _past(sitting, painting),
             gr.HTML(shell=command(shared), python=python(shared)),
-            s["strength"], s["keep_color"], s["style_scale"] is None, s["style_scale"] or 1.0,
+            s["strength"], s["keep_color"], s["keep_light"], s["style_scale"] is None, s["style_scale"] or 1.0,
             s["quality"], s["method"], s["size"] or 0, painting.format,
         )  # fmt: skip
 

@@ -104,6 +104,7 @@ def _controls(quality: gr.Radio) -> dict[str, Any]:
     usual = defaults()
     strength = widgets.slider(0, 2, usual["strength"], step=0.01, label="Strength", elem_id="sc-strength")
     keep = widgets.slider(0, 1, usual["keep_color"], step=0.01, label="Keep my colours", elem_id="sc-keep")
+    light = widgets.slider(0, 1, usual["keep_light"], step=0.01, label="Keep my light", elem_id="sc-light")
     scale = widgets.slider(0.25, 4, 1, step=0.05, label="Brush size", elem_id="sc-brush")
     natural = gr.Checkbox(usual["style_scale"] is None, label="As wide as the artist's own brush", elem_id="sc-natural")
     with gr.Accordion("More", open=False, elem_id="sc-more"):
@@ -111,6 +112,6 @@ def _controls(quality: gr.Radio) -> dict[str, Any]:
         size = gr.Number(0, label="Longer side in pixels", info="0: as the original", precision=0, elem_id="sc-size")
         format = gr.Dropdown(list(FORMATS), value=ORIGINAL, label="File format", elem_id="sc-format")
     return {
-        "strength": strength, "keep_color": keep, "natural": natural, "style_scale": scale, "quality": quality, "method": method,
+        "strength": strength, "keep_color": keep, "keep_light": light, "natural": natural, "style_scale": scale, "quality": quality, "method": method,
         "size": size, "format": format,
     }  # fmt: skip

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scumble import library
 from scumble.color import keep_color
 from scumble.errors import InputError, UsageError, in_range
+from scumble.light import keep_light
 from scumble.mask import Mask, composite
 from scumble.picture import SUFFIXES, Picture
 from scumble.serve.limits import Upload, opened
@@ -334,10 +335,11 @@ class Sitting:
 
 
 def _unfinished(work: Work, pixels: Pixels) -> Picture:
-    """What a refinement has come to so far, with colours kept and mask as they will be in the end."""
+    """What a refinement has come to so far, with light and colours kept and mask as they will be in the end."""
     height, width, _ = pixels.shape
     content, look = work.kept.small.resized(width=width, height=height), work.look
-    layer = keep_color(np.clip(pixels, 0.0, 1.0), content.pixels, look.settings.get("keep_color", 0.0))
+    layer = keep_light(np.clip(pixels, 0.0, 1.0), content.pixels, look.settings.get("keep_light", 0.0))
+    layer = keep_color(layer, content.pixels, look.settings.get("keep_color", 0.0))
     feather = look.softness * max(content.size)
     masks = [Mask.from_picture(m, content.size, feather=feather, invert=look.invert) for m in _masks(look)]
     return content.with_pixels(composite(content.pixels, [(layer, mask) for mask in masks]) if masks else layer)
