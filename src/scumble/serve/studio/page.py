@@ -112,6 +112,6 @@ def _controls(quality: gr.Radio) -> dict[str, Any]:
         size = gr.Number(0, label="Longer side in pixels", info="0: as the original", precision=0, elem_id="sc-size")
         format = gr.Dropdown(list(FORMATS), value=ORIGINAL, label="File format", elem_id="sc-format")
     return {
-        "strength": strength, "keep_color": keep, "keep_light": light, "natural": natural, "style_scale": scale, "quality": quality, "method": method,
-        "size": size, "format": format,
+        "strength": strength, "keep_color": keep, "keep_light": light, "natural": natural, "style_scale": scale, "quality": quality,
+        "method": method, "size": size, "format": format,
     }  # fmt: skip
