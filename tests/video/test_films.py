@@ -91,7 +91,7 @@ class TestFilms:
             av.open(str(tmp_path / "in.mkv"), "w") as out,
         ):
             streams = [out.add_stream_from_template(stream, opaque=True) for stream in given.streams]
-            streams[1].disposition = comment
+            streams[1].disposition = comment.value
             titles = [("one", 5000, 5200), ("two", 5200, 5480)]
             out.set_chapters(
                 [

@@ -106,7 +106,7 @@ class _Sound:
                 log.warning("%s of the kind %s has no place in this kind of file and is left out", stream.type, name)
                 continue
             made.metadata.update({k: v for k, v in stream.metadata.items() if k in ("language", "title")})
-            made.disposition = stream.disposition  # which is the default one, which a comment
+            made.disposition = stream.disposition.value  # which is the default one, which a comment
         out.set_chapters([*self._chapters()])
 
     def _chapters(self) -> Generator[dict[str, Any], None, None]:
