@@ -212,18 +212,21 @@ class Stop(BaseException):
     """As sudden as a killed process."""
 
 
+def killed_after(tiles, path, target, **settings):
+    def stop(done, total):
+        if done == tiles:
+            raise Stop
+
+    with pytest.raises(Stop):
+        large.paint(path, ["irises"], target, tiles=stop, **settings)
+
+
 @pytest.mark.parametrize(("method", "memory"), [("generator", 430_000_000), ("adain", 1_000_000_000)])
 def test_an_interrupted_run_goes_on_with_the_tiles_that_are_missing(tmp_path, painter, method, memory):
     path = photo(tmp_path, height=140, width=6600)
     settings = {"painter": painter, "style_scale": 4.0, "method": method, "memory": memory, "recipe": {"style": "a"}, "detail": "painted"}
     large.paint(path, ["irises"], tmp_path / "whole.png", **settings)
-
-    def stop(done, total):
-        if done == 2:
-            raise Stop
-
-    with pytest.raises(Stop):
-        large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, **settings)
+    killed_after(2, path, tmp_path / "out.png", **settings)
     assert not (tmp_path / "out.png").exists()
     seen = []
     outcome = large.paint(path, ["irises"], tmp_path / "out.png", resume=True, tiles=lambda done, total: seen.append(done), **settings)
@@ -236,13 +239,8 @@ def test_an_interrupted_run_goes_on_with_the_tiles_that_are_missing(tmp_path, pa
 def test_going_on_with_something_else_is_refused(tmp_path, painter):
     path = photo(tmp_path, height=300, width=900)
 
-    def stop(done, total):
-        if done == 1:
-            raise Stop
-
     settings = {"painter": painter, "style_scale": 4.0, "memory": 430_000_000}
-    with pytest.raises(Stop):
-        large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, recipe={"style": "a"}, **settings)
+    killed_after(1, path, tmp_path / "out.png", recipe={"style": "a"}, **settings)
     with pytest.raises(UsageError, match=r"was begun otherwise \(style\)"):
         large.paint(path, ["irises"], tmp_path / "out.png", resume=True, recipe={"style": "b"}, **settings)
     folder = tmp_path / ".out.png.parts"
@@ -256,13 +254,8 @@ def test_going_on_with_something_else_is_refused(tmp_path, painter):
 def test_a_run_that_is_refused_costs_nothing(tmp_path, painter):
     path = photo(tmp_path, height=300, width=900)
 
-    def stop(done, total):
-        if done == 1:
-            raise Stop
-
     settings = {"painter": painter, "style_scale": 4.0, "memory": 430_000_000}
-    with pytest.raises(Stop):
-        large.paint(path, ["irises"], tmp_path / "out.png", tiles=stop, **settings)
+    killed_after(1, path, tmp_path / "out.png", **settings)
     parts = {p.name: p.read_bytes() for p in (tmp_path / ".out.png.parts").iterdir()}
     path.rename(tmp_path / "elsewhere.png")
     with pytest.raises(InputError):

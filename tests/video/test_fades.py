@@ -1,7 +1,6 @@
 """Fades, dissolves, light that changes: what is faded is painted as a fade of the painting, and nothing else is taken for one."""
 
 import io
-import sys
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from clips import Killed, cv2, killed_after, steadiness
 
 from scumble.picture import Picture
-from scumble.video import film
+from scumble.video import film, stages
 from scumble.video.frames import Clip, Frame, as_float
 from scumble.video.shots import Cuts
 
@@ -74,7 +73,7 @@ class TestFades:
         assert apart(painted[-1], filmed([frames[-1]] * 3)[-1]) < 1  # painted by what it is when it is there
 
     def test_a_fade_longer_than_what_is_held_back_still_comes_up_evenly(self, filmed, monkeypatch):
-        monkeypatch.setattr(sys.modules["scumble.video.film"], "AHEAD", 4)
+        monkeypatch.setattr(stages, "AHEAD", 4)
         frames = [mixed(photograph(), BLACK, k) for k in [1, 1, *np.linspace(1, 0, 26)[1:], 0, 0, 0]]
         light = filmed(frames).mean((1, 2, 3))
         assert (np.diff(light)[1:25] > 0).all()
