@@ -307,11 +307,12 @@ def test_pytorch_does_the_same(engine, patch):
 
     content, wanted = picture(11, 270, 243), texture(picture(12), patch)  # large enough for patches to be left out
     x = torch.from_numpy(planes(content))[None].requires_grad_()
-    made, filters = with_gradients.finish(x, x.detach(), with_gradients.of_texture(torch.from_numpy(wanted)[None]))
+    asked = with_gradients.of_texture(torch.from_numpy(wanted)[None])
+    made, filters = with_gradients.finish(x, x.detach(), asked)
     painted, _ = finished(content, wanted, engine)
     difference = np.abs(made[0].detach().numpy().transpose(1, 2, 0) - painted)
     assert difference.max() < 1e-3
-    again, _ = with_gradients.finish(x, x.detach(), [], filters)
+    again, _ = with_gradients.finish(x, x.detach(), asked, filters)
     assert torch.equal(again, made)
     direct = with_gradients.autocovariances(torch.from_numpy(planes(picture(12)))[None])
     direct = direct if patch == finish.WIDE else with_gradients.narrow(direct)

@@ -8,10 +8,11 @@ net that paints in one pass can't see what statistics its own painting has; this
 
 Patches are described by autocovariances: those between a pixel and the ones around it, of which the covariance of a stationary texture's
 patches is made. A texture (T,) is mean and autocovariance at every scale, of patches with a side of :data:`WIDE` or :data:`NARROW` pixels,
-which its length says; filters (F,) are bias and kernel of every pass.
+which its length says; filters (F,) are bias and kernel of every pass, and last the gamut.
 
 Filters ring at edges, as the net does: at the coarsest scale, after its pass, the painting is fitted to the photograph
-(:mod:`scumble.guided`), so that no halo goes on to the finer ones.
+(:mod:`scumble.guided`), so that no halo goes on to the finer ones. At the next one, a quarter of the size, colours that the style has not
+are drawn back (:mod:`scumble.gamut`): what is a patch there stays so at the finer scales, and what is a stroke comes at these.
 
 What is painted is held as :class:`Cells`, as the net hands it over: 12 channels at half the size are convolved in half the time of 3.
 """
@@ -28,7 +29,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import guided
+from scumble import gamut, guided
 from scumble.fusion import Moments, barycenter
 from scumble.pyramid import TAPS, halved
 
@@ -50,6 +51,12 @@ patches, whose means lose more, half as far again is too little, 0.473, 0.307, 0
 much, 0.480, 0.314, 0.560."""
 RIDGE = 1e-4
 """Added to the variance of every pixel of a patch on both sides: noise below 0.01 is not amplified."""
+
+GAMUT_SCALE = 1
+"""Where colours are drawn back to the style's: at the coarsest scale as well 24 pairs came to 0.465, 0.295, 0.517 in place of 0.463,
+0.294, 0.517, at the coarsest alone lips are still neon, and at half the size strokes are drawn back as well."""
+GAMUT = 10
+"""Numbers of a gamut: mean (3), upper triangle of the covariance (6), and the share by which what lies outside is drawn back."""
 
 LEAST_SIDE = 16
 """Below this many pixels a side there is too little to measure: such a scale is left as it is."""
@@ -78,8 +85,8 @@ def texture_size(patch: int) -> int:
 
 
 def filters_size(patch: int) -> int:
-    """F, the length of all passes' filters and biases."""
-    return len(PASSES[patch]) * (3 + 9 * (2 * patch - 1) ** 2)
+    """F, the length of all passes' filters and biases, and of the gamut."""
+    return len(PASSES[patch]) * (3 + 9 * (2 * patch - 1) ** 2) + GAMUT
 
 
 def side_of(covariances: int) -> int:
@@ -313,10 +320,13 @@ def finish(
     if frozen is None:
         assert wanted is not None
         filters = unchanging(patch_of(wanted))
-        shares = np.zeros(len(passes(filters)))
+        freeze = np.zeros_like(filters)
     else:
         filters = frozen.astype(np.float32)
-        shares = np.zeros(len(passes(filters))) if freeze is None else passes(freeze).min(1)
+        freeze = np.ones_like(filters) if freeze is None else freeze
+    shares = passes(freeze).min(1)
+    if wanted is not None:
+        set_gamut(filters, wanted, freeze[-GAMUT:].min())
 
     def measure(n: int, level: Cells) -> None:
         if wanted is not None and shares[n] < 1 and min(level.height, level.width) >= LEAST_SIDE:
@@ -346,14 +356,34 @@ def unfiltered(
         if measure:
             measure(n, level)
         level = _filtered(level, filters, n, by)
-        if scale == 0 and following > 0 and min(level.height, level.width) >= LEAST_SIDE:
+        measurable = min(level.height, level.width) >= LEAST_SIDE
+        if scale == 0 and following > 0 and measurable:
             coarse = level.edged().means()
             level = by.raised(level, guided.fitted(coarse, guide) - coarse)
+        if scale == GAMUT_SCALE and measurable:
+            _draw_back(level, filters[-GAMUT:])
         if following > scale:
             change = level.planes - coarser[scale]
             level = by.raised(levels[following], change)
         level = level.edged()
     return level
+
+
+def set_gamut(filters: Array, wanted: Array, freeze: float) -> None:
+    """That of a texture (T,) in ``filters`` (F,); what they draw back already counts to the share ``freeze`` in [0, 1]."""
+    if freeze < 1:
+        row, held = scales(wanted)[GAMUT_SCALE], filters[-GAMUT:]
+        held[:9] = np.append(row[:3], row[3:12].reshape(3, 3)[np.triu_indices(3)])
+        held[9] = gamut.SHARE + np.float32(freeze) * (held[9] - gamut.SHARE)
+
+
+def _draw_back(level: Cells, limits: Array) -> None:
+    """Its colours towards a gamut (10,), in place."""
+    rows, columns = level.inside
+    colors = level.array.reshape(3, 4, *level.array.shape[1:])[:, :, rows, columns]
+    numbers = limits.tolist()
+    for held, found in zip(colors, gamut.drawn_back(colors, numbers[:3], numbers[3:9], numbers[9]), strict=True):
+        held[:] = found
 
 
 def filter_of_pass(n: int, own: Patches, wanted: Array, filters: Array) -> Array:
@@ -429,10 +459,10 @@ def enlarging() -> Array:
 
 def unchanging(patch: int) -> Array:
     """Filters (F,) that leave everything as it is."""
-    span = 2 * patch - 1
-    same = np.zeros(3 + 9 * span * span, np.float32)
-    same[3:].reshape(3, 3, -1)[range(3), range(3), span * span // 2] = 1
-    return np.tile(same, len(PASSES[patch]))
+    found = np.zeros(filters_size(patch), np.float32)
+    kernels = passes(found)[:, 3:].reshape(len(PASSES[patch]), 3, 3, -1)
+    kernels[:, range(3), range(3), kernels.shape[-1] // 2] = 1
+    return found
 
 
 def scales(vector: Array) -> Array:
@@ -441,8 +471,8 @@ def scales(vector: Array) -> Array:
 
 
 def passes(vector: Array) -> Array:
-    """Filters as rows, pass by pass; a view."""
-    return vector.reshape(len(_order(vector)), -1)
+    """Filters as rows, pass by pass, without the gamut; a view."""
+    return vector[:-GAMUT].reshape(len(_order(vector)), -1)
 
 
 def _order(filters: Array) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scumble.finish import LEAST_SIDE, PASSES, RIDGE, SCALES, WIDE, Places, narrower, offsets, patch_index, side_of
+from scumble import gamut
+from scumble.finish import GAMUT_SCALE, LEAST_SIDE, PASSES, RIDGE, SCALES, WIDE, Places, narrower, offsets, patch_index, side_of
 from scumble.nets.guided import Fit, halved
 
 Autocovariance = tuple[Tensor, Tensor]
@@ -56,7 +57,7 @@ def finish(
     every_patch: bool = False,
 ) -> tuple[Tensor, list[Filter | None]]:
     """Paintings (N, 3, H, W) of ``content`` with the autocovariances that are ``wanted``, and the filters that did it: their own, or
-    those that were given.
+    those that were given (``wanted`` says then but what colours there are).
 
     With ``every_patch`` all are measured and not as many as suffice, which an exported graph, where sizes are not known, could not choose.
     """
@@ -68,10 +69,10 @@ def finish(
         h, w = levels[scale].shape[2:]
         if scale > last:
             x = levels[scale] + F.interpolate(x - levels[last], scale_factor=2, mode="bilinear")[:, :, :h, :w]
-        found = None
+        found, measurable = None, min(h, w) >= LEAST_SIDE
         if filters is not None:
             found = filters[n]
-        elif min(h, w) >= LEAST_SIDE:
+        elif measurable:
             patch = side_of(wanted[scale][1].shape[1])
             step = 1 if every_patch else Places.of(h, w, patch).rows.step
             alone = scale == SCALES - 1 and order.count(scale) == 1
@@ -79,10 +80,20 @@ def finish(
         if found is not None:
             x = _filtered(x, *found)
         used.append(found)
-        if scale == 0 and min(h, w) >= LEAST_SIDE:
+        if scale == 0 and measurable:
             x = x + Fit(content)(F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False), 2)[:, :, :h, :w]  # so that no halo goes on
+        if scale == GAMUT_SCALE and measurable:
+            x = _drawn_back(x, *wanted[scale])
         last = scale
     return x, used
+
+
+def _drawn_back(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Paintings (N, 3, h, w) within the gamut of styles of so much mean and autocovariance."""
+    means = [mean[:, c, None, None].to(x) for c in range(3)]
+    rows = covariance[:, 0, :, :, None, None].to(x)
+    upper = [rows[:, a, b] for a in range(3) for b in range(a, 3)]
+    return torch.stack(gamut.drawn_back(x.unbind(1), means, upper), 1)
 
 
 def _pyramid(x: Tensor) -> list[Tensor]:

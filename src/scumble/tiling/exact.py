@@ -65,6 +65,7 @@ def _filters(engine: Engine, unfinished: Callable[[Array], finish.Cells], wanted
     """Of the finish, as far as ``alpha`` in [0, 1] from doing nothing; ``unfinished`` is pixels (h, w, 3) -> what is finished."""
     patch = finish.patch_of(wanted)
     filters = finish.unchanging(patch)
+    finish.set_gamut(filters, wanted, 1 - alpha)
     height, width = np.max([(inner.bottom, inner.right) for inner, _, _ in sweep()], axis=0).tolist()
     for n, scale in enumerate(finish.PASSES[patch]):
         cell = 2 ** (finish.SCALES - 1 - scale)

@@ -135,7 +135,8 @@ def painting_loss(
     later = generator.paint(views.later[one], modulation[one], statistics[one], 1.0)[0]
     if wanted is not None:
         painted, filters = finish(painted, views.contents, wanted)
-        later = finish(later, views.later[one], wanted, [f and (f[0][one], f[1][one]) for f in filters])[0]
+        its = [(mean[one], covariance[one]) for mean, covariance in wanted]
+        later = finish(later, views.later[one], its, [f and (f[0][one], f[1][one]) for f in filters])[0]
     motion = motion_loss(painted[one], later, views.moved)
     made = [t[same:] for t in judge.seen(painted)]
     with torch.no_grad(), judge.cast():
