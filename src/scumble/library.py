@@ -42,6 +42,14 @@ class Entry:
     path: Path | None = None
     """The ``.style`` file of a style that the user added; None for the built-in ones."""
 
+    @property
+    def key(self) -> str:
+        """The name, and when the file was written: what is kept of a style under that is kept until it is replaced."""
+        try:
+            return self.name if self.path is None else f"{self.name}@{self.path.stat().st_mtime_ns}"
+        except OSError:  # it has just been removed
+            return self.name
+
 
 def user_folder() -> Path:
     """Where the user's own styles lie: ``$SCUMBLE_STYLES``, else ``styles`` in the platform's data folder. It may not exist."""
@@ -66,11 +74,11 @@ def _built_in_entries() -> dict[str, Entry]:
 
 
 def entries() -> dict[str, Entry]:
-    """All styles that have a name, the user's own after the built-in ones."""
+    """All styles that have a name, the user's own after the built-in ones; hidden files are none."""
     found = dict(_built_in_entries())
     folder = user_folder()
     if folder.is_dir():
-        for path in sorted(folder.glob("*.style")):
+        for path in sorted(folder.glob("[!.]*.style")):
             found.setdefault(path.stem, Entry(path.stem, title=path.stem, group="your own", path=path))
     return found
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -39,6 +40,8 @@ from scumble.style import Blend, Style
 from scumble.stylizer import Stylizer
 
 __all__ = ["BusyError", "ForgottenError", "PaintService", "StoppedError", "StyleSource", "Terms", "Upload"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
@@ -124,8 +127,7 @@ class PaintService:
         """Load the nets, measure their speed, and make ready the library's styles."""
         self._previewer.calibrate()
         self.ready.set()
-        for name in library.entries():  # the page shows all of them at once
-            self._modulation(name)
+        self._readable(library.entries())  # the page shows all of them at once
 
     # Styles ---------------------------------------------------------------------------------------------------------------
 
@@ -138,8 +140,7 @@ class PaintService:
             return source
         if isinstance(source, str):
             entry = named(source)
-            stamp = "" if entry.path is None else f"@{entry.path.stat().st_mtime_ns}"
-            return self._styles.get(f"name:{entry.name}{stamp}", lambda: Style.named(entry.name))
+            return self._styles.get(f"name:{entry.key}", lambda: Style.named(entry.name))
         if isinstance(source, Picture):
             digest = sha256(repr(source.size).encode() + np.ascontiguousarray(source.pixels).data).hexdigest()
             return self._styles.get(f"pixels:{digest}", lambda: self._encoded(source))
@@ -163,7 +164,18 @@ class PaintService:
             return Style.from_image(picture, engine=self.painter.engine)
 
     def _modulation(self, name: str) -> Array:
-        return self._modulations.get(name, lambda: self.style(name).modulation(self.painter.engine))
+        style = self.style(name)
+        return self._modulations.get(style.digest, lambda: style.modulation(self.painter.engine))
+
+    def _readable(self, names: Iterable[str]) -> dict[str, Array]:
+        """The modulations of those styles that can be read: for one of the user's own that is damaged the others must not go without."""
+        found: dict[str, Array] = {}
+        for name in names:
+            try:
+                found[name] = self._modulation(name)
+            except InputError as error:
+                log.warning("%s", error)
+        return found
 
     # Painting -------------------------------------------------------------------------------------------------------------
 
@@ -393,7 +405,8 @@ class PaintService:
     def previews(self, content: Picture, names: Iterable[str] | None = None, side: int = 160) -> Generator[tuple[str, Picture], None, None]:
         """``content`` in each of the styles called ``names`` (None: the whole library), longer side ``side``, as they get done.
 
-        They take one worker, for all of them together. Closing the generator ends the work. BusyError, UsageError for a name.
+        They take one worker, for all of them together; a style that can't be read is left out, with a warning. Closing the generator ends
+        the work. BusyError, UsageError for a name.
         """
         wanted = list(library.entries() if names is None else names)
         small = fitted(content, 4 * side)
@@ -402,7 +415,7 @@ class PaintService:
 
         def call() -> None:
             try:
-                for item in self._previewer.gallery(small, {name: self._modulation(name) for name in wanted}, side):
+                for item in self._previewer.gallery(small, self._readable(wanted), side):
                     done.put(item)
                     if over.is_set():
                         return

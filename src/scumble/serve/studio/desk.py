@@ -169,10 +169,10 @@ class Desk:
         names = [name for name in map(str, asked[1][:32]) if name in known]  # a style may have been removed since the page was loaded
         try:
             key = key or self.service.keep(self._example)
-            painted = {name: found for name in names if (found := self._thumbnails.peek((key, name))) is not None}
+            painted = {name: found for name in names if (found := self._thumbnails.peek((key, known[name].key))) is not None}
             missing = [name for name in names if name not in painted]
             for name, picture in self.service.previews(self.service.small(key), missing, THUMBNAIL) if missing else ():
-                painted[name] = self._thumbnails.get((key, name), lambda picture=picture: shown(picture))
+                painted[name] = self._thumbnails.get((key, known[name].key), lambda picture=picture: shown(picture))
             return {"painted": painted}
         except BusyError as error:
             return {"wait": error.retry_after}
