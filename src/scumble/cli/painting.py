@@ -200,6 +200,7 @@ def replay(
 
     Files are looked for where they were, then beside OUT. The exit code is 1 if the new file is not the same to the last bit.
     """
+    from scumble._formats import check_suffix
     from scumble.cli.jobs import Job, Session
     from scumble.picture import read_recipe
     from scumble.recipe import changes, restore
@@ -207,6 +208,7 @@ def replay(
     recipe = read_recipe(painted)
     request, source = restore(recipe, painted, content)
     target = output or painted.with_name(f"{painted.stem}-replayed{painted.suffix}")
+    check_suffix(target)
     code = Session(request, overwrite=overwrite, quiet=quiet, recipe=recipe).paint_all([Job(os.fspath(source), os.fspath(target))])
     if code:
         raise typer.Exit(code)

@@ -134,7 +134,7 @@ def video(
     if fps is not None and (source is None or not is_numbered(source) or Path(source).exists()):
         told = "--raw says it of raw frames" if raw is not None else f"{source or 'a camera'} keeps its own frame times"
         raise UsageError(f"--fps is for numbered pictures, as in frames/%05d.png; leave it out: {told}")
-    painter = Stylizer(device or "auto", threads or painting_threads(), max_pixels or DEFAULT_MAX_PIXELS)
+    painter = Stylizer(device or "auto", painting_threads() if threads is None else threads, max_pixels or DEFAULT_MAX_PIXELS)
     styles = _styles(style, blend, painter)
     more = {"rate": parse_rate(fps)} if fps is not None else {}
     settings: dict[str, Any] = {

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble._files import checked_target, put_in_place, reason
-from scumble._formats import FORMATS as ALL_FORMATS
-from scumble._formats import Metadata, format_named
+from scumble._formats import Metadata, check_sides, format_named
 from scumble._formats.tags import tiff_tags, with_recipe
 from scumble.errors import InputError, UsageError
 from scumble.large.reading import load_vips
@@ -40,9 +39,7 @@ def checked_format(target: Path, height: int, width: int) -> str:
     kind = format_named(target.suffix)
     if kind not in FORMATS:
         raise UsageError(f"a picture of {height * width / 1e6:.0f} megapixels is written as .tif, .png or .jpg; got {target.name!r}")
-    longest = ALL_FORMATS[kind].longest
-    if max(height, width) > longest:
-        raise UsageError(f"{kind} holds at most {longest} pixels a side; got {width} x {height}: save as .tif or .png")
+    check_sides(kind, height, width, "save as PNG or TIFF")
     return kind
 
 

@@ -31,7 +31,7 @@ from scumble.engine import Engine
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError, in_range, unknown
 from scumble.fetch import cache_folder
 from scumble.mask import Mask
-from scumble.picture import Picture
+from scumble.picture import Picture, fitted_size
 from scumble.recipe import Request, write_recipe
 from scumble.serve.limits import BusyError, Cache, Slots, Upload, opened
 from scumble.serve.preview import Kept, Previewer, fitted
@@ -342,7 +342,8 @@ class PaintService:
         if size is None:
             return
         in_range("size", size, 1, 100_000)
-        pixels = round(of[0] * size / max(of)) * round(of[1] * size / max(of))
+        height, width = fitted_size(*of, size)
+        pixels = height * width
         if pixels > self.settings.max_pixels:
             raise UsageError(f"size {size} makes {pixels:,} pixels of {what}; {self.settings.max_pixels:,} are allowed, choose less")
 
