@@ -117,6 +117,7 @@ class PaintService:
         self.slots = Slots(self.settings.workers, self.settings.queue, "scumble-paint")
         self.ready = threading.Event()
         """Set when the nets are loaded and have painted once."""
+        self._closing = threading.Event()
         self._previewer = Previewer(self.painter, self.settings.kept_bytes / 4, self.settings.memory)
         self._styles: Cache[str, Style] = Cache(self.settings.kept_styles)
         self._modulations: Cache[str, Array] = Cache(4 * self.settings.kept_styles)
@@ -126,7 +127,8 @@ class PaintService:
     def warm(self) -> None:
         """Load the nets, measure their speed, and make ready the library's styles."""
         self._previewer.calibrate()
-        self.ready.set()
+        if not self._closing.is_set():
+            self.ready.set()
         self._readable(library.entries())  # the page shows all of them at once
 
     # Styles ---------------------------------------------------------------------------------------------------------------
@@ -171,6 +173,8 @@ class PaintService:
         """The modulations of those styles that can be read: for one of the user's own that is damaged the others must not go without."""
         found: dict[str, Array] = {}
         for name in names:
+            if self._closing.is_set():
+                break
             try:
                 found[name] = self._modulation(name)
             except InputError as error:
@@ -437,6 +441,7 @@ class PaintService:
 
     def close(self) -> None:
         """Let what runs come to its end; what waits is cancelled."""
+        self._closing.set()
         self.ready.clear()
         self.slots.close()
 
