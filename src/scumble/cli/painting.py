@@ -101,10 +101,10 @@ def stylize(
         str | None,
         typer.Option(
             metavar="QUALITY",
-            help="draft is one pass, good a second after a look at it; fine and best then optimise the pixels (needs PyTorch).",
+            help="draft is one pass; good paints once more what that lacks of the style; fine and best then optimise the pixels (PyTorch).",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps of that, in place of --quality.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps of that optimisation, in place of --quality.")] = None,
     encoder: Annotated[
         str | None, typer.Option(metavar="NET", help="Whose features the optimisation sees: eye, vgg19, vgg16, vgg19:relu4_1")
     ] = None,
@@ -133,7 +133,7 @@ def stylize(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each input.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Paint pictures in the manner of a style.
+    """Paint pictures in the manner of a style, as in: scumble stylize photo.jpg --style great-wave -o painted.jpg
 
     Several inputs: those that fail are listed at the end, the others are painted. Ctrl-C during an optimisation writes the best so far.
     """

@@ -70,9 +70,7 @@ def video(
     keep_color: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the input's colours stays.")] = None,
     grain: Annotated[
         float | None,
-        typer.Option(
-            metavar="0..4", help="Strokes for what is flat, which stand still: for drawings, and cameras that do so, too. Default: 0."
-        ),
+        typer.Option(metavar="0..4", help="Strokes for what is flat, which stand still: for drawings, and cameras that do so, too."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="METHOD", help="generator (one pass), or how features are fused: linear, adain, wct, ot.")
