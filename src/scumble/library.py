@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scumble._files import own_folder
 from scumble.errors import InputError, UsageError, must_be, unknown
 from scumble.weights import weight_path
 
@@ -53,15 +53,7 @@ class Entry:
 
 def user_folder() -> Path:
     """Where the user's own styles lie: ``$SCUMBLE_STYLES``, else ``styles`` in the platform's data folder. It may not exist."""
-    if given := os.environ.get("SCUMBLE_STYLES"):
-        return Path(given)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA", Path.home() / "AppData" / "Roaming"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "scumble" / "styles"
+    return own_folder("scumble/styles", "SCUMBLE_STYLES", windows="APPDATA", macos="Application Support", others="XDG_DATA_HOME")
 
 
 @lru_cache(maxsize=1)
