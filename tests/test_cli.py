@@ -140,6 +140,21 @@ def test_each_setting_reaches_the_picture(folder):
     assert Picture.open("small.png").size == (20, 32)
 
 
+@pytest.mark.parametrize(
+    ("given", "code", "told"),
+    [
+        (["photo.png", "-o", "no/out.png"], 1, "there is no folder no; make it first"),
+        (["long.png", "-o", "out.webp"], 2, "WebP holds at most 16383 pixels a side; got 16400 x 1: save as PNG or TIFF"),
+        (["photo.png", "-o", "out.webp", "--size", "16400"], 2, "WebP holds at most 16383 pixels a side; got 16400 x 10250"),
+    ],
+)
+def test_what_can_not_be_written_is_told_before_anything_is_painted(folder, capsys, monkeypatch, given, code, told):
+    Image.new("RGB", (16_400, 1)).save("long.png")
+    monkeypatch.setattr(Stylizer, "painted", lambda *_given, **_named: pytest.fail("it was painted"))
+    assert run(["stylize", "-s", "style.png", *given]) == code
+    assert told in capsys.readouterr().err
+
+
 def test_masks_say_what_is_painted(folder):
     base = ["stylize", "photo.png", "-s", "style.png", "-q", "--threads", "1"]
     photo = pixels_of("photo.png")

@@ -244,11 +244,40 @@ def test_going_on_with_something_else_is_refused(tmp_path, painter):
     with pytest.raises(UsageError, match=r"was begun otherwise \(style\)"):
         large.paint(path, ["irises"], tmp_path / "out.png", resume=True, recipe={"style": "b"}, **settings)
     folder = tmp_path / ".out.png.parts"
-    (folder / "canvas").write_bytes(b"")
-    with pytest.raises(InputError, match="begin again"):
-        large.paint(path, ["irises"], tmp_path / "out.png", resume=True, recipe={"style": "a"}, **settings)
+    with pytest.raises(UsageError, match=r"was begun otherwise \(style\)"):
+        large.paint(path, ["irises"], tmp_path / "out.png", resume=True, **settings)
+    for name in ("done", "canvas"):  # what a machine may leave whose power failed
+        (folder / name).write_bytes(b"")
+        with pytest.raises(InputError, match="begin again"):
+            large.paint(path, ["irises"], tmp_path / "out.png", resume=True, recipe={"style": "a"}, **settings)
     large.paint(path, ["irises"], tmp_path / "out.png", recipe={"style": "b"}, **settings)
     assert not folder.exists()
+
+
+def test_without_a_recipe_too_only_the_same_is_gone_on_with(tmp_path, painter):
+    path, other = photo(tmp_path, height=300, width=900), photo(tmp_path, "other.png", height=310, width=880)
+    mask = Picture.from_array(np.tile(np.linspace(0, 1, 900), (300, 1)))
+    settings = {"painter": painter, "style_scale": 4.0, "memory": 430_000_000}
+    killed_after(1, path, tmp_path / "out.png", **settings)
+    for source, style, more, what in (
+        (other, "irises", {}, "content"),
+        (path, "great-wave", {}, "styles"),
+        (path, "irises", {"strength": 0.5}, "settings"),
+        (path, "irises", {"masks": [mask]}, "masks"),
+    ):
+        with pytest.raises(UsageError, match=rf"was begun otherwise \({what}\)"):
+            large.paint(source, [style], tmp_path / "out.png", resume=True, **settings, **more)
+    more = {"strength": 1, "grain": np.float32(1), "memory": 440_000_000}
+    assert large.paint(path, ["irises"], tmp_path / "out.png", resume=True, **{**settings, **more}).resumed == 1
+
+
+def test_a_file_is_written_where_the_c_library_has_no_name(tmp_path, painter, monkeypatch):
+    def cdll(name):
+        return "/" in name  # as ctypes has it on Windows
+
+    monkeypatch.setattr("scumble.large.writing.ctypes.CDLL", cdll)
+    large.paint(photo(tmp_path, height=300, width=900), ["irises"], tmp_path / "out.png", painter=painter, style_scale=4.0)
+    assert Picture.open(tmp_path / "out.png").size == (300, 900)
 
 
 def test_a_run_that_is_refused_costs_nothing(tmp_path, painter):

@@ -572,6 +572,13 @@ def test_exif_as_old_imagemagick_wrote_it():
     assert picture.size == (4, 6) and pil(picture.encode("PNG")).getexif()[0x010F] == "Maker"
 
 
+def test_a_text_that_is_no_exif_is_left_out(caplog):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n       4\nno hexadecimal\n")
+    assert Picture.open(file_of(Image.fromarray(noise(6, 4)), "PNG", pnginfo=text)).size == (6, 4)
+    assert "damaged EXIF is left out" in caplog.text
+
+
 def test_resolution_of_a_bmp_and_nonsense_resolutions():
     picture = Picture.open(file_of(Image.fromarray(noise()), "BMP", dpi=(300, 150)))
     assert np.allclose(pil(picture.encode("BMP")).info["dpi"], (300, 150), atol=0.02)

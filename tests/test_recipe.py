@@ -209,6 +209,13 @@ def failure(painted, capsys, *more):
     return err
 
 
+def test_where_to_is_looked_at_before_anything_is_painted(painted, capsys, monkeypatch):
+    monkeypatch.setattr(Stylizer, "painted", lambda *_given, **_named: pytest.fail("it was painted"))
+    for output, code, told in (("again.xyz", 2, "cannot save as 'again.xyz'"), ("no/again.png", 1, "there is no folder no")):
+        assert run(["replay", "out.png", "-o", output]) == code
+        assert told in capsys.readouterr().err
+
+
 def test_a_content_that_moved_can_be_pointed_to(painted, folder, capsys):
     (folder / "photo.jpg").rename(folder / "moved.jpg")
     assert failure(painted, capsys) == "error: the content photo.jpg is not there; say where it is with --content FILE\n"

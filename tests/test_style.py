@@ -174,6 +174,20 @@ def test_names_have_suggestions() -> None:
         Style.named("card players")
 
 
+def test_where_own_styles_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCUMBLE_STYLES", "~/mine")
+    assert library.user_folder() == Path.home() / "mine"
+    monkeypatch.setenv("SCUMBLE_STYLES", "")
+    for platform, variable, usual in (("linux", "XDG_DATA_HOME", ".local/share"), ("win32", "APPDATA", "AppData/Roaming")):
+        monkeypatch.setattr("sys.platform", platform)
+        monkeypatch.setenv(variable, "")
+        assert library.user_folder() == Path.home() / usual / "scumble" / "styles"
+        monkeypatch.setenv(variable, str(tmp_path))
+        assert library.user_folder() == tmp_path / "scumble" / "styles"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert library.user_folder() == Path.home() / "Library" / "Application Support" / "scumble" / "styles"
+
+
 def test_own_styles_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCUMBLE_STYLES", str(tmp_path))
     Style.from_image(picture(0)).save(tmp_path / "mine.style")

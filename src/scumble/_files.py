@@ -1,4 +1,4 @@
-"""Files as such: streams to read from, and writing whole or not at all."""
+"""Files as such: streams to read from, writing whole or not at all, and where what is a user's lies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 import secrets
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -56,6 +57,27 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+_USUAL = {
+    "APPDATA": "AppData/Roaming",
+    "LOCALAPPDATA": "AppData/Local",
+    "XDG_CACHE_HOME": ".cache",
+    "XDG_DATA_HOME": ".local/share",
+    "XDG_STATE_HOME": ".local/state",
+}
+
+
+def own_folder(name: str, own: str, *, windows: str, macos: str, others: str) -> Path:
+    """The folder that the variable ``own`` names, else ``name`` in the platform's: on Windows and elsewhere the one that a variable of
+    theirs names, where it is empty their usual one; on macOS one of the Library. It may not exist.
+    """
+    if given := os.environ.get(own):
+        return Path(given).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / macos / name
+    variable = windows if sys.platform == "win32" else others
+    return Path(os.environ.get(variable) or Path.home() / _USUAL[variable]) / name
 
 
 def reason(error: Exception) -> str:

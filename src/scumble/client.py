@@ -14,15 +14,18 @@ import os
 import secrets
 import ssl
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
+from scumble._files import checked_target, reason, write_whole
 from scumble.errors import InputError, ScumbleError, UsageError, in_range, must_be
+
+T = TypeVar("T")
 
 Content = str | os.PathLike[str] | bytes
 """The path of a file, or its bytes."""
@@ -92,17 +95,8 @@ class Painted:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write it, whole or not at all; InputError if there is such a file already or it can't be written."""
         must_be("what was painted is saved under a path", path, str, os.PathLike)
-        target = Path(path)
-        if target.exists() and not overwrite:
-            raise InputError(f"{target} exists already; allow overwriting or choose another name")
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-        try:
-            part.write_bytes(self.data)
-            part.replace(target)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise InputError(f"cannot write {target} ({(error.strerror or str(error)).lower()}); choose another place") from error
-        return target
+        write_whole(checked_target(Path(path), overwrite=overwrite), self.data, overwrite=overwrite)
+        return Path(path)
 
 
 class Client:
@@ -135,7 +129,7 @@ class Client:
 
     def styles(self) -> list[StyleInfo]:
         """The service's library."""
-        return [StyleInfo(**entry) for entry in self._json("GET", "/v1/styles")["styles"]]
+        return self._told("GET", "/v1/styles", lambda told: [_known(StyleInfo, entry) for entry in told["styles"]])
 
     def stylize(
         self,
@@ -168,7 +162,7 @@ class Client:
         _check_header("accept", accept)
         body, kind = _form(content, style, blend, weights, masks, options)
         with self._answer("POST", "/v1/stylize", body, {"content-type": kind, "accept": accept}) as answer:
-            return Painted(answer.read(), answer.headers.get_content_type())
+            return _painted(answer)
 
     def submit(
         self,
@@ -182,11 +176,11 @@ class Client:
     ) -> JobInfo:
         """Have a picture or a film painted in the background; as :meth:`stylize`, with ``format``, and ``steady`` for films."""
         body, kind = _form(content, style, blend, weights, masks, options)
-        return _job(self._json("POST", "/v1/jobs", body, {"content-type": kind}))
+        return self._told("POST", "/v1/jobs", _job, body, {"content-type": kind})
 
     def job(self, job: str) -> JobInfo:
         """How a job is; ServiceError with status 404 if there is none such, or not any more."""
-        return _job(self._json("GET", _job_path(job)))
+        return self._told("GET", _job_path(job), _job)
 
     def events(self, job: str) -> Generator[JobInfo, None, None]:
         """The job whenever it changes, until it ends."""
@@ -217,22 +211,35 @@ class Client:
     def result(self, job: str) -> Painted:
         """What a job that has ended has made."""
         with self._answer("GET", _job_path(job, "/result")) as answer:
-            return Painted(answer.read(), answer.headers.get_content_type())
+            return _painted(answer)
 
     def cancel(self, job: str) -> JobInfo:
         """Stop a job with its best so far; delete one that has ended."""
-        return _job(self._json("DELETE", _job_path(job)))
+        return self._told("DELETE", _job_path(job), _job)
 
     def ready(self) -> bool:
         """Whether the service is there and can paint."""
         try:
-            return self._json("GET", "/readyz", tries=1)["status"] == "ready"
+            return self._told("GET", "/readyz", lambda told: told["status"] == "ready", tries=1)
         except ServiceError:
             return False
 
-    def _json(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, tries: int = TRIES) -> Any:
+    def _told(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Any], T],
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        tries: int = TRIES,
+    ) -> T:
+        """What ``read`` makes of an answer in JSON; ServiceError where that is none of this service."""
         with self._answer(method, path, body, headers, tries) as answer:
-            return json.loads(answer.read())
+            data = answer.read()
+        try:
+            return read(json.loads(data))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServiceError(_STRANGE.format(answer.headers.get_content_type()), answer.status) from error
 
     @contextmanager
     def _answer(
@@ -252,7 +259,7 @@ class Client:
                     answer = connection.getresponse()
                 except (OSError, http.client.HTTPException) as error:
                     raise ServiceError(f"the service at {self._host} can't be reached ({error or type(error).__name__})", 0) from error
-                if answer.status < 400:
+                if answer.status < 300:
                     try:
                         yield answer
                     except (OSError, http.client.HTTPException) as error:
@@ -282,9 +289,27 @@ def _refused(answer: http.client.HTTPResponse) -> ServiceError:
         told = json.loads(answer.read())
         sentence, request_id = str(told["error"]), str(told.get("id", ""))
     except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
-        sentence, request_id = f"the service answered with status {answer.status}", ""
+        place = answer.headers.get("location")
+        elsewhere = f" and points to {place}; give its address as it is there" if place else ""
+        sentence, request_id = f"the service answered with status {answer.status}{elsewhere}", ""
     after = answer.headers.get("retry-after", "")
     return ServiceError(sentence, answer.status, request_id, float(after) if after.isdigit() else None)
+
+
+_STRANGE = "what answers is no Scumble, or another version of it (it sent {}); check the address"
+
+
+def _painted(answer: http.client.HTTPResponse) -> Painted:
+    """A page that a proxy shows in the service's place must not be saved as a picture."""
+    data, kind = answer.read(), answer.headers.get_content_type()
+    if not kind.startswith(("image/", "video/")):
+        raise ServiceError(_STRANGE.format(kind), answer.status)
+    return Painted(data, kind)
+
+
+def _known(kind: type[T], told: Mapping[str, Any]) -> T:
+    """A later service may tell more."""
+    return kind(**{f.name: told[f.name] for f in fields(cast(Any, kind))})
 
 
 def _job(told: Mapping[str, Any]) -> JobInfo:
@@ -345,5 +370,4 @@ def _file(source: Content) -> tuple[str, bytes]:
     try:
         return Path(source).name, Path(source).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        told = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputError(f"{source} can't be read ({told}); check the path") from error
+        raise InputError(f"{source} can't be read ({reason(error)}); check the path") from error

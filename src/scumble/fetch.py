@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from scumble import errors
+from scumble._files import own_folder
 from scumble.weights import sha256 as hash_of
 
 Report = Callable[[int, int | None], None]
@@ -38,13 +39,8 @@ class _BrokenOffError(Exception):
 
 def cache_folder() -> Path:
     """Where downloads go: ``SCUMBLE_CACHE``, else ``scumble`` in the platform's cache folder. It is not created."""
-    if given := os.environ.get("SCUMBLE_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "scumble" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "scumble"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scumble"
+    name = "scumble/Cache" if sys.platform == "win32" else "scumble"
+    return own_folder(name, "SCUMBLE_CACHE", windows="LOCALAPPDATA", macos="Caches", others="XDG_CACHE_HOME")
 
 
 def is_offline() -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scumble._files import own_folder
 from scumble.errors import InputError, UsageError, must_be, unknown
 from scumble.weights import weight_path
 
@@ -42,18 +42,18 @@ class Entry:
     path: Path | None = None
     """The ``.style`` file of a style that the user added; None for the built-in ones."""
 
+    @property
+    def key(self) -> str:
+        """The name, and when the file was written: what is kept of a style under that is kept until it is replaced."""
+        try:
+            return self.name if self.path is None else f"{self.name}@{self.path.stat().st_mtime_ns}"
+        except OSError:  # it has just been removed
+            return self.name
+
 
 def user_folder() -> Path:
     """Where the user's own styles lie: ``$SCUMBLE_STYLES``, else ``styles`` in the platform's data folder. It may not exist."""
-    if given := os.environ.get("SCUMBLE_STYLES"):
-        return Path(given)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("APPDATA", Path.home() / "AppData" / "Roaming"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "scumble" / "styles"
+    return own_folder("scumble/styles", "SCUMBLE_STYLES", windows="APPDATA", macos="Application Support", others="XDG_DATA_HOME")
 
 
 @lru_cache(maxsize=1)
@@ -66,11 +66,11 @@ def _built_in_entries() -> dict[str, Entry]:
 
 
 def entries() -> dict[str, Entry]:
-    """All styles that have a name, the user's own after the built-in ones."""
+    """All styles that have a name, the user's own after the built-in ones; hidden files are none."""
     found = dict(_built_in_entries())
     folder = user_folder()
     if folder.is_dir():
-        for path in sorted(folder.glob("*.style")):
+        for path in sorted(folder.glob("[!.]*.style")):
             found.setdefault(path.stem, Entry(path.stem, title=path.stem, group="your own", path=path))
     return found
 

@@ -26,7 +26,7 @@ from scumble._formats import FORMATS, SUFFIXES, Metadata, Raster
 from scumble._profiles import Floats, quantized, read_profile, to_srgb, unit
 from scumble.errors import InputError, ScumbleError, UsageError, in_range, must_be, whole
 
-__all__ = ["DEFAULT_MAX_PIXELS", "SUFFIXES", "Metadata", "Picture", "Source", "read_recipe", "read_size"]
+__all__ = ["DEFAULT_MAX_PIXELS", "SUFFIXES", "Metadata", "Picture", "Source", "fitted_size", "read_recipe", "read_size"]
 
 log = logging.getLogger(__name__)
 
@@ -236,8 +236,7 @@ class Picture:
         """
         must_be("a picture is saved under a path", path, str, os.PathLike)
         target = Path(path)
-        if target.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"cannot save as {str(path)!r}; the suffix must be one of {', '.join(SUFFIXES)}")
+        _formats.check_suffix(target)
         place = checked_target(target, overwrite=overwrite)
         data = self.encode(target.suffix, quality=quality, recipe=recipe, bits=bits)
         write_whole(place, data, overwrite=overwrite)
@@ -318,6 +317,12 @@ def as_array(given: ArrayLike, dtype: type[np.generic] | None = None) -> NDArray
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of PyTorch that is still being trained
         raise UsageError(f"an array must be made of numbers in rows of equal length; got {type(given).__name__}") from error
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def fitted_size(height: int, width: int, longer: int | None) -> tuple[int, int]:
+    """(height, width) in whole pixels, one at least, when the longer side is to have ``longer`` of them; None: as they are."""
+    factor = 1 if longer is None else longer / max(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def read_size(source: Source) -> tuple[int, int]:

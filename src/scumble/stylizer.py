@@ -17,18 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from scumble import cascade, tiling
+from scumble import passes, tiling
 from scumble.color import keep_color as keep_content_color
 from scumble.engine import Engine
 from scumble.errors import MissingExtraError, UsageError, in_range, must_be, one_of, whole
 from scumble.fusion import METHODS as FUSION_METHODS
-from scumble.fusion import give_back
-from scumble.grain import grained
 from scumble.light import keep_light
 from scumble.mask import MaskLike, composite, masks_of
+from scumble.passes import Ground
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
-from scumble.style import A_STYLE, REFERENCE, Blend, Style, at_reference, is_name, toward, works_in
-from scumble.subject import subject
+from scumble.style import A_STYLE, REFERENCE, Blend, Style, at_reference, is_name, works_in
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -52,9 +50,6 @@ LARGEST = 1.5
 above it strokes would get finer and finer until the eye sees none."""
 DETAILED = 64_000_000
 """Pixels above which what is finer than the brush is painted, too: who zooms in would else see a tinted photograph."""
-SMALLEST = 16
-"""Pixels a side. A narrower picture is repeated, mirrored, until it has four times as many: statistics of a few pixels mean nothing
-(a red one was painted black)."""
 MEMORY = 2_500_000_000
 """Bytes that a net may take for a picture which is held in memory, unless another budget is given."""
 
@@ -248,48 +243,40 @@ class Stylizer:
         painted = self.painted(small, seen, brush)
         if brush.detail != "painted":
             return tiling.Layer(small, painted)
-        ground = grained(small, brush.grain)
-        local = self._frozen(seen_of(small, ground, brush.statistics), ground, seen.style, brush, brush.memory, sweeps)
+        ground = Ground.of(small, brush.grain, brush.statistics)
+        local = self._frozen(ground.seen, ground.primed, seen.style, brush, brush.memory, sweeps)
         return tiling.Layer(small, painted, local)
 
     def painted(self, small: Array, seen: Seen, brush: Brush) -> Array:
         """A picture painted at its own size, refined if that is wanted; in tiles where one pass would go beyond the brush's memory."""
-        if (wide := repeated(small)) is not small:
-            return self.painted(wide, seen, replace(brush, refine=brush.refine.cut_to(*small.shape[:2])))[: len(small), : small.shape[1]]
-        style, ground = seen.style, grained(small, brush.grain)
-        shown = seen_of(small, ground, brush.statistics)
-        height, width, _ = small.shape
-        needed = height * width * tiling.bytes_a_pixel(brush.method)
-        painted = None if needed > brush.memory else self._in_one_pass(ground, shown, style, brush)
+        ground = Ground.of(small, brush.grain, brush.statistics)
+        needed = ground.area * tiling.bytes_a_pixel(brush.method)
+        painted = None if needed > brush.memory else self._in_one_pass(ground, seen.style, brush)
         if painted is None:
-            painted = self._in_tiles(
-                ground, shown, style, brush, brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
-            )
-        painted = give_back(painted, small, ground, brush.strength)  # what shows of the content shows without grain
-        return keep_light(brush.refine(painted, small, seen), small, brush.keep_light)
+            memory = brush.memory if needed > brush.memory else max(needed / 2, tiling.least_memory(brush.method))
+            painted = self._in_tiles(ground, seen.style, brush, memory)
+        painted = brush.refine.cut_to(*ground.size)(ground.given_back(painted, brush.strength), ground.pixels, seen)
+        return ground.cut(keep_light(painted, ground.pixels, brush.keep_light))
 
-    def _in_one_pass(self, small: Array, shown: Array, style: Style, brush: Brush) -> Array | None:
+    def _in_one_pass(self, ground: Ground, style: Style, brush: Brush) -> Array | None:
         """None if there is not enough memory, after all."""
         try:
-            if shown is not small:
-                return self._frozen(shown, small, style, brush, brush.memory).paint(small)
-            painted = self._pass(small, style, brush, brush.strength)
-            if brush.strength < 1:
-                painted = give_back(painted, small, self._pass(small, style, brush, 0.0), brush.strength)
+            return passes.painted(
+                self.engine, ground, style, method=brush.method, strength=brush.strength, look=brush.look, memory=brush.memory
+            )
         except Exception as error:
             if not tiling.is_out_of_memory(error):
                 raise
             log.warning("out of memory: going on in tiles")
             return None
-        return painted
 
-    def _in_tiles(self, small: Array, shown: Array, style: Style, brush: Brush, memory: float) -> Array:
-        height, width, _ = shown.shape
+    def _in_tiles(self, ground: Ground, style: Style, brush: Brush, memory: float) -> Array:
+        height, width, _ = ground.seen.shape
         most = min((LARGEST * REFERENCE) ** 2, memory / tiling.bytes_a_pixel(brush.method))
         shrink = min(1.0, (most / (height * width)) ** 0.5)
-        thumbnail = resize(shown, max(1, round(height * shrink)), max(1, round(width * shrink)))
-        local = self._frozen(thumbnail, small, style, brush, memory)
-        return tiling.paint(local, small, local.side_within(memory))
+        thumbnail = resize(ground.seen, max(1, round(height * shrink)), max(1, round(width * shrink)))
+        local = self._frozen(thumbnail, ground.primed, style, brush, memory)
+        return tiling.paint(local, ground.primed, local.side_within(memory))
 
     def _frozen(
         self,
@@ -306,29 +293,6 @@ class Stylizer:
             method=brush.method, strength=brush.strength, look=brush.look, statistics=brush.statistics,
             sweeps=sweeps or (lambda tile: tiling.sweep_over(small, tile, tiling.reach(brush.method))), memory=memory,
         )  # fmt: skip
-
-    def _pass(self, pixels: Array, style: Style, brush: Brush, strength: float) -> Array:
-        """Painted as the nets give it, after a look where the brush wants that."""
-        if brush.method != "generator":
-            return cascade.paint(self.engine, pixels, style, method=brush.method, strength=strength)[0]
-        missed = tiling.missed(self.engine, style, pixels, brush.memory) if brush.look and strength > 0 else None
-        modulation = style.modulation(self.engine, strength, missed, wide=brush.look)
-        if strength < 1.0:
-            own = Style.of_pixels(pixels, self.engine).modulation(self.engine, wide=brush.look)
-            modulation = toward(own, modulation, strength)
-        return self.engine.paint(pixels, modulation)[0]
-
-
-def repeated(small: Array) -> Array:
-    """Where it is narrower than :data:`SMALLEST`, mirrored on and on; else the same."""
-    more = [(0, 4 * SMALLEST - n if n < SMALLEST else 0) for n in small.shape[:2]]
-    return np.pad(small, [*more, (0, 0)], mode="symmetric") if any(m for _, m in more) else small
-
-
-def seen_of(small: Array, ground: Array, statistics: str = "thumbnail") -> Array:
-    """What statistics are taken of: ``ground``, which is ``small`` with grain, or its subject; ``exact`` ones are those of all pixels."""
-    window = subject(small) if statistics == "thumbnail" else None
-    return ground if window is None else ground[window.slices]
 
 
 def detail_of(asked: str | None, height: int, width: int) -> str:

@@ -100,7 +100,17 @@ def bomb():
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10_000_000))) + chunk(b"IEND", b"")
 
 
+def long():
+    return Picture.from_array(np.zeros((1, 16_400), np.float32)).encode("png")
+
+
 WRONG = {
+    "too long for its format": (
+        {"content": long},
+        {"style": "irises", "format": "webp"},
+        422,
+        "WebP holds at most 16383 pixels a side; got 16400 x 1: ask for PNG or TIFF",
+    ),
     "no picture": ({"content": b"this is no picture"}, {"style": "irises"}, 422, "content: the file is not a picture that can be read"),
     "a film": (
         {"content": b"\0\0\0\x18ftypisom" + bytes(99)},

@@ -105,6 +105,27 @@ def test_other_refusals_are_told_at_once(fake):
     assert len(sent) == 2
 
 
+def test_what_is_no_scumble_is_told_and_not_taken_for_a_picture(fake):
+    client, _, answers = fake
+    page, html = {"content-type": "text/html"}, b"<html>please log in</html>"
+    answers += [(302, page | {"location": "https://example.org/"}, html), (302, page, html), (200, page, html), (200, page, html)]
+    with pytest.raises(ServiceError, match=r"status 302 and points to https://example\.org/"):
+        client.styles()
+    with pytest.raises(ServiceError, match="status 302"):
+        client.stylize(b"photo", "irises")
+    with pytest.raises(ServiceError, match="no Scumble"):
+        client.stylize(b"photo", "irises")
+    with pytest.raises(ServiceError, match="no Scumble"):
+        client.styles()
+    answers += [(200, page, html), (200, {}, b'{"styles": [{"name": "irises"}]}')]
+    assert not client.ready()
+    with pytest.raises(ServiceError, match="no Scumble"):
+        client.styles()
+    style = {"name": "irises", "title": "", "artist": "", "year": "", "medium": "", "group": ""}
+    answers.append((200, {}, json.dumps({"styles": [style | {"from a later version": 1}]}).encode()))
+    assert client.styles()[0].name == "irises"
+
+
 def test_waiting_outlives_a_connection_that_breaks(fake):
     client, sent, answers = fake
     event = b"event: job\ndata: %s\n\n"
@@ -240,6 +261,8 @@ def test_what_is_saved_replaces_nothing_unasked(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == b"new"
     with pytest.raises(InputError, match="cannot write"):
         painted.save(tmp_path / "no" / "a.png")
+    with pytest.raises(InputError, match="cannot write"):
+        painted.save(tmp_path / ("a" * 300 + ".png"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 

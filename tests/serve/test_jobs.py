@@ -229,6 +229,43 @@ def test_a_job_whose_end_can_not_be_written_ends_no_worker(tmp_path, monkeypatch
     assert f"job {first.id} came to no end" in caplog.text
 
 
+def test_a_job_that_is_claimed_while_the_service_closes_ends_with_it(tmp_path, monkeypatch):
+    from scumble.serve.jobs import Jobs
+    from scumble.serve.service import PaintService
+
+    service = PaintService(Settings(data=tmp_path))
+    jobs = Jobs(service)
+    claim, asked, closing, cancelled = jobs.store.claim, threading.Event(), threading.Event(), []
+
+    def slowly(*given):
+        asked.set()
+        closing.wait(SOON)
+        return claim(*given)
+
+    monkeypatch.setattr(jobs.store, "claim", slowly)
+    monkeypatch.setattr(jobs, "_do", lambda run: cancelled.append(run.cancel.wait(5)))
+    jobs.store.add("picture", "{}", {})
+    jobs.start()
+    asked.wait(SOON)
+    end = threading.Thread(target=jobs.close)
+    end.start()
+    until(jobs._over.is_set)
+    time.sleep(0.1)
+    closing.set()
+    end.join(SOON)
+    service.close()
+    assert cancelled == [True]
+
+
+def test_no_net_runs_on_when_the_service_has_ended(serving, tmp_path, monkeypatch):
+    from scumble.serve.service import PaintService
+
+    monkeypatch.setattr(PaintService, "_modulation", lambda *_: time.sleep(0.2))  # of a hundred styles, which it begins with
+    with serving(Settings(data=tmp_path, page=False)):
+        assert any(thread.name == "scumble-warm" for thread in threading.enumerate())
+    assert not any(thread.name == "scumble-warm" for thread in threading.enumerate())
+
+
 class Served:
     """`scumble serve` as a process of its own."""
 

@@ -16,7 +16,8 @@ TOKEN = "a-token-to-test-with"
 
 @pytest.fixture(scope="module")
 def plain(serving, tmp_path_factory):
-    with serving(Settings(data=tmp_path_factory.mktemp("plain"), page=False, max_body=300_000, timeout=3)) as url:
+    settings = Settings(data=tmp_path_factory.mktemp("plain"), page=False, max_body=300_000, timeout=3, allowed_hosts=("Pictures.Example",))
+    with serving(settings) as url:
         yield url
 
 
@@ -85,7 +86,7 @@ def test_names_of_other_machines_are_not_answered(plain):
     for host in ("evil.example", "evil.example:80", "localhost.evil.example", "", "[::1", "[x]"):
         answer = httpx.get(f"{plain}/v1/styles", headers={"host": host})
         assert answer.status_code == 421, host
-    for host in ("localhost", "127.0.0.1:1234", "[::1]:80", "LOCALHOST"):
+    for host in ("localhost", "127.0.0.1:1234", "[::1]:80", "LOCALHOST", "pictures.example", "Pictures.Example:80"):
         assert httpx.get(f"{plain}/v1/styles", headers={"host": host}).status_code == 200, host
 
 

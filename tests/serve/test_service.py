@@ -6,11 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 
+from scumble import library
 from scumble.errors import InputError, UsageError
 from scumble.picture import Picture
 from scumble.recipe import restore
 from scumble.serve.service import OPTIONS, BusyError, ForgottenError, PaintService, StoppedError, Upload, defaults
 from scumble.serve.settings import Settings
+from scumble.style import Style
 
 WAVE = [[(1.0, "great-wave")]]
 
@@ -135,6 +137,22 @@ def test_the_library_is_painted_small_on_the_picture(service, picture):
     assert np.abs(shown["great-wave"].pixels - shown["starry-night"].pixels).mean() > 0.02
     with pytest.raises(UsageError, match="unknown style 'nobody'"):
         list(service.previews(picture, ["nobody"]))
+
+
+def test_a_broken_style_of_ones_own_takes_no_other_with_it_and_a_new_one_is_seen(service, picture, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("SCUMBLE_STYLES", str(tmp_path))
+    (tmp_path / "broken.style").write_bytes(b"Dear Sirs")
+    (tmp_path / "._mine.style").write_bytes(b"what macOS leaves beside files on other disks")
+    rng = np.random.default_rng(0)
+    thumbnails = []
+    for power in (1, 4):
+        Style.from_image(Picture.from_array(rng.random((48, 48, 3)) ** power)).save(tmp_path / "mine.style", overwrite=True)
+        found = dict(service.previews(picture, ["irises", "broken", "mine"]))
+        assert list(found) == ["irises", "mine"]
+        thumbnails.append(found["mine"].pixels)
+    assert "broken.style is not a style file" in caplog.text
+    assert np.abs(thumbnails[0] - thumbnails[1]).max() > 0.05
+    assert "._mine" not in library.entries()
 
 
 def test_closing_the_previews_ends_them(service, picture):

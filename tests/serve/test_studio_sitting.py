@@ -390,6 +390,20 @@ def test_what_went_wrong_is_forgotten_with_the_next_setting_but_not_how_far_a_pa
     assert desk.preview(sitting, *CONTROLS)[3] == ""
 
 
+@pytest.mark.parametrize(("error", "told"), [(MemoryError(), "Out of memory"), (RuntimeError("nobody expected it"), "log says more")])
+def test_whatever_goes_wrong_the_button_comes_back(desk, sitting, monkeypatch, caplog, error, told):
+    def fails(*_given, **_named):
+        raise error
+
+    sitting.open(Upload("a.png", a_picture()))
+    monkeypatch.setattr(sitting.service, "painted", fails)
+    monkeypatch.setattr(sitting.service, "preview", fails)
+    *_, (_, status, paint, stop, *_) = desk.paint(sitting, *CONTROLS)
+    assert told in status and paint.visible and not stop.visible
+    assert told in desk.preview(sitting, *CONTROLS)[0].props["error"]
+    assert ("nobody expected it" in caplog.text) == isinstance(error, RuntimeError)
+
+
 def test_a_film_that_can_not_be_read_is_called_by_its_name_and_the_one_of_before_is_put_away(desk, sitting, tmp_path):
     pytest.importorskip("av", reason="the film tab comes with the extra video")
     from scumble.serve.studio.film import _FilmDesk

@@ -63,7 +63,7 @@ class TestAnimations:
 
     def test_one_frame_is_one(self):
         with pytest.raises(InputError, match=r"^1 frame of 60000 x 45000 pixels is too large for an animation"):
-            check_animation(1, 45_000, 60_000)
+            check_animation(".gif", 1, 45_000, 60_000)
 
     def test_what_breaks_off_anywhere_is_read_or_told(self, tmp_path):
         source = animate(tmp_path / "in.gif", self.rgba(), self.DURATIONS, disposal=2)

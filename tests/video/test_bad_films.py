@@ -10,6 +10,7 @@ import pytest
 from clips import AUDIO_RATE, ROOT, H, N, W, av, cv2, hidden, make, picture, shown
 from PIL import Image
 
+from scumble.cli import run
 from scumble.errors import InputError, MissingExtraError, UsageError
 from scumble.tiling import least_memory
 from scumble.video import frames as frames_module
@@ -88,6 +89,8 @@ class TestBadInput:
             ("out.mp4", {"crf": 99}, "crf must be between 0 and 51 for h264; got 99"),
             ("out.gif", {"crf": 20}, "codec and crf are for films"),
             ("out.txt", {}, "cannot save as '.*out.txt'; the suffix must be one of"),
+            ("%05d.txt", {}, "cannot save as '.*%05d.txt'; the suffix of numbered pictures must be one of .jpg"),
+            ("out.webp", {"size": 16_400, "max_pixels": 10**9}, "WebP holds at most 16383 pixels a side; got 16400 x 12300: make a film"),
             ("out.mp4", {"steady": 1.5}, "steady must be between 0 and 1; got 1.5"),
             ("out.mp4", {"strength": 3}, "strength must be between 0 and 2; got 3"),
             ("out.mp4", {"method": "wtc"}, r"unknown method 'wtc'; did you mean 'wct'\?"),
@@ -98,6 +101,10 @@ class TestBadInput:
         with pytest.raises(UsageError, match=sentence):
             paint(clip, tmp_path / target, **settings)
         assert list(tmp_path.iterdir()) == []
+
+    def test_no_threads_are_none(self, clip, tmp_path, capsys):
+        assert run(["video", str(clip), "-s", "irises", "-o", str(tmp_path / "out.mp4"), "--threads", "0"]) == 2
+        assert capsys.readouterr().err == "error: threads must be at least 1; got 0\n"
 
     @pytest.mark.parametrize(("method", "least"), [("generator", 166), ("wct", 733)])
     def test_a_budget_below_the_smallest_tile_is_refused_before_a_frame_is_read(self, method, least, tmp_path, paint, monkeypatch):

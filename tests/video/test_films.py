@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from clips import H, N, W, av, cv2, hidden, make, picture, shown, sound_of
+from PIL import Image
 
 from scumble.video import open_clip
 from scumble.video.writing import Encoding, available
@@ -149,6 +150,16 @@ class TestFilms:
         before, after = shown(source), shown(tmp_path / "out.mp4")
         assert [t for t, _ in after] == [t for t, _ in before]
         assert min(combs(before)) > 2 * max(combs(after))
+
+    def test_frames_of_another_size_are_brought_to_that_of_the_first(self, tmp_path, paint, caplog):
+        parts = [make(tmp_path / f"{size[0]}.ts", size=size, sound=None) for size in ((W, H), (96, 96))]
+        (tmp_path / "in.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+        frames = [frame.pixels for frame in open_clip(tmp_path / "in.ts")]
+        assert "has frames of 96 x 96, from 0.4 s on; they are brought to the size of the first" in caplog.text
+        wanted = np.asarray(Image.fromarray(picture(N - 1, 96, 96)).resize((W, H)), int)
+        assert {pixels.shape for pixels in frames} == {(H, W, 3)} and np.abs(frames[-1] - wanted).mean() < 5
+        done = paint(tmp_path / "in.ts", tmp_path / "out.mp4", strength=0)
+        assert (done.frames, done.size) == (2 * N, (W, H))
 
     @pytest.mark.parametrize("angle", [90, 180, 270])
     def test_rotation_is_applied(self, angle, tmp_path, paint):

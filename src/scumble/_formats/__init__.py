@@ -5,7 +5,7 @@ process-wide ``MAX_IMAGE_PIXELS``, which is not ours to change (other threads re
 our own limit allows. Called directly, a plug-in reads the header only, we compare, and then it decodes.
 """
 
-from scumble._formats.kinds import FORMATS, SUFFIXES, Metadata, Raster, deep_is_there, format_named, require_deep
+from scumble._formats.kinds import FORMATS, SUFFIXES, Metadata, Raster, check_sides, check_suffix, deep_is_there, format_named, require_deep
 from scumble._formats.reading import is_animated, open_moving, raster_of, read, read_recipe, read_size
 from scumble._formats.writing import write
 
@@ -14,6 +14,8 @@ __all__ = [
     "SUFFIXES",
     "Metadata",
     "Raster",
+    "check_sides",
+    "check_suffix",
     "deep_is_there",
     "format_named",
     "is_animated",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -80,6 +82,19 @@ def format_named(name: str) -> str:
         if lower in (key.lower(), format.title.lower()) or f".{lower.lstrip('.')}" in format.suffixes:
             return key
     raise UsageError(f"unknown picture format {name!r}; allowed: {', '.join(SUFFIXES)}")
+
+
+def check_suffix(path: str | os.PathLike[str], more: str = "") -> None:
+    """UsageError if no picture can be saved under a name that ends so; ``more`` is advice."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"cannot save as {os.fspath(path)!r}; the suffix must be one of {', '.join(SUFFIXES)}{more}")
+
+
+def check_sides(format: str, height: int, width: int, cure: str) -> None:
+    """UsageError if the sides are longer than those that ``format``, a key of FORMATS, can hold; ``cure`` says what to do then."""
+    kind = FORMATS[format]
+    if max(height, width) > kind.longest:
+        raise UsageError(f"{kind.title} holds at most {kind.longest} pixels a side; got {width} x {height}: {cure}")
 
 
 def require_deep() -> tuple[Any, Any]:

@@ -76,7 +76,10 @@ def raster_of(image: Image.Image, *, deep_png: Array | None = None) -> Raster:
             alpha = np.where((samples == np.asarray(key)).all(axis=2), 0, 65535).astype(np.uint16)
     exif, xmp = image.info.get("exif"), packet_of(image)
     if exif is None and (lines := str(image.info.get("Raw profile type exif", "")).split()):  # what ImageMagick wrote before PNG had eXIf
-        exif = bytes.fromhex("".join(lines[2:]))
+        try:
+            exif = bytes.fromhex("".join(lines[2:]))
+        except ValueError:
+            log.warning("damaged EXIF is left out")
     orientation = orientation_of(exif, xmp)
     samples = _turned(samples, orientation)
     alpha = None if alpha is None else _turned(alpha, orientation)

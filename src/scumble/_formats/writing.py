@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scumble._formats.kinds import FORMATS, Array, Metadata, require_deep
+from scumble._formats.kinds import FORMATS, Array, Metadata, check_sides, require_deep
 from scumble._formats.tags import STORAGE, TRAILER, directory, upright_exif, with_recipe
 from scumble.errors import InputError, MissingExtraError, UsageError
 
@@ -24,8 +24,7 @@ def write(format: str, samples: Array, metadata: Metadata, *, quality: int, reci
     """A whole file from samples (H, W, 1..4), uint8 or uint16, with the metadata that the format can hold; ``recipe`` is ASCII JSON."""
     height, width, channels = samples.shape
     kind = FORMATS[format]
-    if max(height, width) > kind.longest:
-        raise UsageError(f"{kind.title} holds at most {kind.longest} pixels a side; got {width} x {height}: save as PNG or TIFF")
+    check_sides(format, height, width, "save as PNG or TIFF")
     metadata = replace(metadata, exif=upright_exif(metadata.exif, height, width))
     if format == "PNG":
         return _write_png(samples, metadata, recipe)

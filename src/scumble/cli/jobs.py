@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble import large
-from scumble._formats import format_named
+from scumble._files import checked_target
+from scumble._formats import check_sides, check_suffix, format_named
 from scumble.cli.reporter import Reporter
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError
-from scumble.picture import SUFFIXES, Picture, read_size
+from scumble.picture import SUFFIXES, Picture, fitted_size, read_size
 from scumble.recipe import NOT_THE_STYLIZERS, STDIO, Request, file_sha256, write_recipe
 from scumble.style import works_in
 from scumble.stylizer import Stylizer, working_scale
@@ -48,9 +49,9 @@ def plan(inputs: Sequence[str], output: str | None, styles: Sequence[str]) -> li
     if output is not None and not into_folder:
         if len(sources) > 1:
             raise UsageError(f"several inputs need a folder to go to, and its name ends in / if it is to be made; got -o {output}")
-        if output != STDIO and Path(output).suffix.lower() not in SUFFIXES:
-            film = "; for films: scumble video" if Path(output).suffix.lower() in (".mp4", ".mov", ".mkv", ".webm") else ""
-            raise UsageError(f"cannot save as {output!r}; the suffix must be one of {', '.join(SUFFIXES)}{film}")
+        if output != STDIO:
+            is_film = Path(output).suffix.lower() in (".mp4", ".mov", ".mkv", ".webm")
+            check_suffix(output, "; for films: scumble video" if is_film else "")
         return [Job(sources[0], output)]
     label = re.sub(r"[^\w.+-]+", "-", "+".join(dict.fromkeys(Path(s).stem or "style" for s in styles)))[:100]
     jobs = [Job(source, _target(source, output, label)) for source in sources]
@@ -170,11 +171,10 @@ class Session:
 
     def _paint(self, job: Job) -> dict[str, Any]:
         started = time.monotonic()
-        target = Path(job.target)
         if job.source != STDIO and Path(job.source).exists() and not Path(job.source).is_file():  # it can be read but once
             raise InputError(f"{job.source} is no regular file; give one, or - and the picture piped in")
-        if job.target != STDIO and not self.overwrite and target.exists():
-            raise InputError(f"{target} exists already; allow overwriting (--overwrite) or choose another name")
+        if job.target != STDIO:  # what can go wrong with it is said before minutes of work
+            checked_target(Path(job.target), overwrite=self.overwrite)
         if job.source != STDIO and (way := by_rows(job, self.request.settings, resume=self.resume)) is not None:
             return self._paint_by_rows(job, started) if way == "painted" else self._paint_whole(job, started, *self._reduced(job))
         return self._paint_whole(job, started)
@@ -187,13 +187,15 @@ class Session:
         else:
             content = content or Picture.open(job.source, max_pixels=self.request.settings["max_pixels"])
             sha256 = file_sha256(Path(job.source))
+        format = format_named(Path(job.target).suffix) if job.target != STDIO else content.metadata.format or "PNG"
+        check_sides(format, *fitted_size(*content.size, self.request.settings["size"]), "save as PNG or TIFF")
         if self.request.refines:
             painted = self._refined(content, reduced)
         else:
             painted = self.request.paint(self.painter, content, self.styles, self.masks, reduced=reduced)
         recipe = self._recipe(job, sha256)
         if job.target == STDIO:
-            sys.stdout.buffer.write(painted.encode(painted.metadata.format or "PNG", recipe=recipe))
+            sys.stdout.buffer.write(painted.encode(format, recipe=recipe))
         else:
             painted.save(Path(job.target), overwrite=self.overwrite, recipe=recipe)
         return self._done(job, started, recipe, painted.width, painted.height)
@@ -240,8 +242,8 @@ class Session:
     def _reduced(self, job: Job) -> tuple[Picture, float]:
         """A picture that is too large to be held, at the size that is asked for, and what part that is of its own."""
         source = large.Source(job.source, max_pixels=self.limit or large.MOST_PIXELS)
-        factor = self.request.settings["size"] / max(source.height, source.width)
-        return source.reduced(max(1, round(source.height * factor)), max(1, round(source.width * factor))), factor
+        size = self.request.settings["size"]
+        return source.reduced(*fitted_size(source.height, source.width, size)), size / max(source.height, source.width)
 
     def _recipe(self, job: Job, sha256: str) -> Mapping[str, Any]:
         if self.recipe is not None:

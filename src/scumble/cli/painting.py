@@ -101,10 +101,10 @@ def stylize(
         str | None,
         typer.Option(
             metavar="QUALITY",
-            help="draft is one pass, good a second after a look at it; fine and best then optimise the pixels (needs PyTorch).",
+            help="draft is one pass; good paints once more what that lacks of the style; fine and best then optimise the pixels (PyTorch).",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps of that, in place of --quality.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps of that optimisation, in place of --quality.")] = None,
     encoder: Annotated[
         str | None, typer.Option(metavar="NET", help="Whose features the optimisation sees: eye, vgg19, vgg16, vgg19:relu4_1")
     ] = None,
@@ -133,7 +133,7 @@ def stylize(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each input.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
-    """Paint pictures in the manner of a style.
+    """Paint pictures in the manner of a style, as in: scumble stylize photo.jpg --style great-wave -o painted.jpg
 
     Several inputs: those that fail are listed at the end, the others are painted. Ctrl-C during an optimisation writes the best so far.
     """
@@ -200,6 +200,7 @@ def replay(
 
     Files are looked for where they were, then beside OUT. The exit code is 1 if the new file is not the same to the last bit.
     """
+    from scumble._formats import check_suffix
     from scumble.cli.jobs import Job, Session
     from scumble.picture import read_recipe
     from scumble.recipe import changes, restore
@@ -207,6 +208,7 @@ def replay(
     recipe = read_recipe(painted)
     request, source = restore(recipe, painted, content)
     target = output or painted.with_name(f"{painted.stem}-replayed{painted.suffix}")
+    check_suffix(target)
     code = Session(request, overwrite=overwrite, quiet=quiet, recipe=recipe).paint_all([Job(os.fspath(source), os.fspath(target))])
     if code:
         raise typer.Exit(code)

@@ -54,28 +54,34 @@ def serve(
     queue: Annotated[int | None, typer.Option(metavar="N", help="Pictures that may wait; further ones get 429.")] = None,
     per_client: Annotated[int | None, typer.Option(metavar="N", help="Requests that one client may have going.")] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="TIME", parser=parse_duration, help="In which a request has to be answered.")
+        float | None, typer.Option(metavar="TIME", parser=parse_duration, help="A request has to be answered within it; 90s, 2m.")
     ] = None,
-    max_body: Annotated[int | None, typer.Option(metavar="BYTES", parser=parse_pixels, help="Of an upload; 50M, 1G.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(metavar="N", parser=parse_pixels, help="Of a picture, in and out; 50M.")] = None,
+    max_body: Annotated[int | None, typer.Option(metavar="BYTES", parser=parse_pixels, help="The largest upload; 50M, 1G.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(metavar="N", parser=parse_pixels, help="The largest picture, in and out; 50M.")] = None,
     memory: Annotated[
         int | None,
-        typer.Option(metavar="1GB", parser=parse_memory, help="That a net may take for a picture; larger ones are painted in tiles."),
+        typer.Option(metavar="1GB", parser=parse_memory, help="What a net may take for a picture; larger ones are painted in tiles."),
     ] = None,
     encoder: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Offer refinement in the features of vgg16 or vgg19, whose weights are there; repeated."),
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(metavar="N", help="Of a refinement.")] = None,
+    max_steps: Annotated[int | None, typer.Option(metavar="N", help="The most steps that a refinement may have.")] = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where jobs are kept. Default: the platform's folder.", show_default=False),
     ] = None,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Jobs done at the same time.")] = None,
     job_queue: Annotated[int | None, typer.Option(metavar="N", help="Jobs that may wait.")] = None,
-    job_timeout: Annotated[float | None, typer.Option(metavar="TIME", parser=parse_duration, help="After which a job is stopped.")] = None,
-    retention: Annotated[float | None, typer.Option(metavar="TIME", parser=parse_duration, help="For which results are kept.")] = None,
-    disk: Annotated[int | None, typer.Option(metavar="BYTES", parser=parse_pixels, help="That all jobs may take.")] = None,
+    job_timeout: Annotated[
+        float | None, typer.Option(metavar="TIME", parser=parse_duration, help="A job is stopped after it; 30m, 2h.")
+    ] = None,
+    retention: Annotated[
+        float | None, typer.Option(metavar="TIME", parser=parse_duration, help="How long results are kept; 24h, 7d.")
+    ] = None,
+    disk: Annotated[
+        int | None, typer.Option(metavar="BYTES", parser=parse_pixels, help="The disk space that all jobs together may take; 5G.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Start the web page and the API, until Ctrl-C.

@@ -122,7 +122,7 @@ def add(
             metavar="PATH", help="Photographs or folders to practise on. Default: four that come with scikit-image.", show_default=False
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="How long to practise.  [default: 120]", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps to practise. Default: 120.", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a style of your own that has this name.")] = False,
 ) -> None:
     """Give a style a name: it is encoded once and kept among your own styles."""

@@ -70,9 +70,7 @@ def video(
     keep_color: Annotated[float | None, typer.Option(metavar="0..1", help="How much of the input's colours stays.")] = None,
     grain: Annotated[
         float | None,
-        typer.Option(
-            metavar="0..4", help="Strokes for what is flat, which stand still: for drawings, and cameras that do so, too. Default: 0."
-        ),
+        typer.Option(metavar="0..4", help="Strokes for what is flat, which stand still: for drawings, and cameras that do so, too."),
     ] = None,
     method: Annotated[
         str | None, typer.Option(metavar="METHOD", help="generator (one pass), or how features are fused: linear, adain, wct, ot.")
@@ -134,7 +132,7 @@ def video(
     if fps is not None and (source is None or not is_numbered(source) or Path(source).exists()):
         told = "--raw says it of raw frames" if raw is not None else f"{source or 'a camera'} keeps its own frame times"
         raise UsageError(f"--fps is for numbered pictures, as in frames/%05d.png; leave it out: {told}")
-    painter = Stylizer(device or "auto", threads or painting_threads(), max_pixels or DEFAULT_MAX_PIXELS)
+    painter = Stylizer(device or "auto", painting_threads() if threads is None else threads, max_pixels or DEFAULT_MAX_PIXELS)
     styles = _styles(style, blend, painter)
     more = {"rate": parse_rate(fps)} if fps is not None else {}
     settings: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,9 @@ from scumble.large.reading import MOST_PIXELS, Rows, Source, sweeps
 from scumble.large.writing import Canvas, checked_format
 from scumble.mask import Mask, composite
 from scumble.picture import Picture, sealed
+from scumble.recipe import file_sha256
 from scumble.style import Style
-from scumble.stylizer import DETAILED, Brush, StyleLike, Stylizer, defaults, detail_of, one_for_each, sources_of, working_scale
+from scumble.stylizer import DETAILED, Brush, Seen, StyleLike, Stylizer, defaults, detail_of, one_for_each, sources_of, working_scale
 from scumble.tiling import LEAST_TILE, Layer, Local, Window, least_memory, partition, reach, resampled
 
 log = logging.getLogger(__name__)
@@ -107,15 +110,17 @@ def paint(
         target: TIFF (tiled, pyramidal, BigTIFF), PNG or JPEG, by its suffix.
         masks: white is painted; finer ones than 4096 pixels a side are reduced to that.
         feather: in pixels of the picture as it is stored.
-        resume: go on with what an interrupted run left beside the target; only unfinished tiles are painted.
-        recipe: to be stored in the file, and what a run that is resumed must have in common.
+        resume: go on with what an interrupted run left beside the target; only unfinished tiles are painted. Picture, styles, masks and
+            settings must be the same, ``memory`` aside, and so must the ``recipe``.
+        recipe: to be stored in the file. What it says of ``content``, ``styles``, ``masks`` and ``settings`` stands for these when a run is
+            resumed.
         interrupted: after the painting, says after which step a refinement was cut short; that goes into the recipe.
         planned: called with the plan, the height and the width before anything is painted.
         tiles: called with (tiles done, tiles in all).
         settings: those of :class:`Stylizer`.
 
     Raises:
-        UsageError: a setting is out of range, or the budget is too small.
+        UsageError: a setting is out of range, the budget is too small, or what is to be resumed was begun otherwise.
         InputError: the file can't be read, or the target not written.
         MissingExtraError: pyvips is not installed.
     """
@@ -138,15 +143,16 @@ def paint(
     picture = Source(source, max_pixels=max_pixels, size=given["size"])
     brush = replace(brush, detail=detail_of(brush.detail, picture.height, picture.width))
     format = checked_format(Path(target), picture.height, picture.width)
-    job = _Job(painter, picture, brush, [_fitted(m, picture, feather, invert_mask) for m in masks])
+    seen = [painter.seen(style, brush, picture.height, picture.width) for style in styles]
+    job = _Job(painter, picture, brush, seen, [_fitted(m, picture, feather, invert_mask) for m in masks])
 
     def text() -> str:
         cut = interrupted()
         return json.dumps({**(recipe or {}), **({} if cut is None else {"interrupted": cut})}, allow_nan=False)
 
-    canvas = Canvas(Path(target), _identity(recipe), resume=resume, overwrite=overwrite)
+    canvas = Canvas(Path(target), _identity(recipe, job, given), resume=resume, overwrite=overwrite)
     try:
-        return job.run(canvas, styles, format, text, budget, planned, tiles)
+        return job.run(canvas, format, text, budget, planned, tiles)
     except BaseException as error:
         if canvas.made and not (canvas.begun and any(canvas.done())):
             canvas.give_up()
@@ -158,8 +164,8 @@ def paint(
 class _Job:
     """One picture and how it is painted."""
 
-    def __init__(self, painter: Stylizer, source: Source, brush: Brush, masks: Sequence[Mask]) -> None:
-        self.painter, self.source, self.brush, self.masks = painter, source, brush, masks
+    def __init__(self, painter: Stylizer, source: Source, brush: Brush, seen: Sequence[Seen], masks: Sequence[Mask]) -> None:
+        self.painter, self.source, self.brush, self.seen, self.masks = painter, source, brush, seen, masks
         self.factor = working_scale(source.height, source.width, brush.style_scale)
         if self.factor >= 1.0:
             raise UsageError(
@@ -170,7 +176,6 @@ class _Job:
     def run(
         self,
         canvas: Canvas,
-        styles: Sequence[StyleLike],
         format: str,
         recipe: Callable[[], str],
         budget: int,
@@ -178,8 +183,7 @@ class _Job:
         tiles: Callable[[int, int], None] | None,
     ) -> Outcome:
         """Paint what is not done, and write the file."""
-        source, (height, width) = self.source, (self.source.height, self.source.width)
-        seen = [self.painter.seen(style, self.brush, height, width) for style in styles]
+        source, seen, (height, width) = self.source, self.seen, (self.source.height, self.source.width)
         if canvas.begun:
             layers = _layers_of(canvas.arrays, self.painter.engine, [one.style for one in seen])
             plan = self._plan(layers, budget, canvas.state["tile"])
@@ -262,11 +266,18 @@ def _likeness(small: Array, engine: Engine, style: Style, brush: Brush) -> Layer
     return Layer(small, small, Local(engine, ((1.0, none if brush.method == "generator" else None, none),), 0.0, style))
 
 
-def _identity(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What two runs must have in common for one to go on with the other's tiles: all of the recipe but the budget of memory."""
-    identity = dict(recipe or {})
-    if "settings" in identity:
-        identity["settings"] = {k: v for k, v in identity["settings"].items() if k not in ("memory", "threads", "max_pixels")}
+def _identity(recipe: Mapping[str, Any] | None, job: _Job, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must have in common for one to go on with the other's tiles: all that decides the pixels, and no budget of memory."""
+    free = ("memory", "threads", "max_pixels")
+    identity: dict[str, Any] = {
+        "content": file_sha256(job.source.path),
+        "styles": [one.style.digest for one in job.seen],
+        "masks": [hashlib.sha256(np.ascontiguousarray(mask.weights).data).hexdigest() for mask in job.masks],
+        "settings": {name: value if isinstance(value := settings[name], (str, NoneType)) else float(value) for name in defaults()},
+        **(recipe or {}),
+    }
+    if isinstance(identity["settings"], Mapping):
+        identity["settings"] = {k: v for k, v in identity["settings"].items() if k not in free}
     return identity
 
 

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scumble._files import checked_target, put_in_place, reason
-from scumble._formats import FORMATS as ALL_FORMATS
-from scumble._formats import Metadata, format_named
+from scumble._formats import Metadata, check_sides, format_named
 from scumble._formats.tags import tiff_tags, with_recipe
 from scumble.errors import InputError, UsageError
 from scumble.large.reading import load_vips
@@ -40,9 +39,7 @@ def checked_format(target: Path, height: int, width: int) -> str:
     kind = format_named(target.suffix)
     if kind not in FORMATS:
         raise UsageError(f"a picture of {height * width / 1e6:.0f} megapixels is written as .tif, .png or .jpg; got {target.name!r}")
-    longest = ALL_FORMATS[kind].longest
-    if max(height, width) > longest:
-        raise UsageError(f"{kind} holds at most {longest} pixels a side; got {width} x {height}: save as .tif or .png")
+    check_sides(kind, height, width, "save as PNG or TIFF")
     return kind
 
 
@@ -92,7 +89,7 @@ class Canvas:
             with (self.folder / "arrays.npz").open("wb") as file:
                 np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
             (self.folder / "done").write_bytes(bytes(tiles))
-            shape = {"height": height, "width": width, "bands": bands, "bits": bits, "tile": tile, "offset": offset}
+            shape = {"height": height, "width": width, "bands": bands, "bits": bits, "tile": tile, "tiles": tiles, "offset": offset}
             self.state = {"version": _VERSION, "identity": self.identity, **shape}
             part = self.folder / "state.json.part"
             part.write_text(json.dumps(self.state), "utf-8")
@@ -162,7 +159,8 @@ class Canvas:
         try:
             state = json.loads((self.folder / "state.json").read_text("utf-8"))
             then = state["identity"]
-            other = [key for key in self.identity if then.get(key) != self.identity[key]] if state["version"] == _VERSION else ["version"]
+            keys = dict.fromkeys([*self.identity, *then])
+            other = [key for key in keys if then.get(key) != self.identity.get(key)] if state["version"] == _VERSION else ["version"]
             if other:
                 raise UsageError(f"{self.place} was begun otherwise ({', '.join(other)}); give the same, or begin again without --resume")
             with np.load(self.folder / "arrays.npz") as arrays:
@@ -170,6 +168,8 @@ class Canvas:
             size = state["height"] * state["width"] * state["bands"] * state["bits"] // 8
             if (self.folder / "canvas").stat().st_size < size + state["offset"]:
                 raise ValueError("the canvas is cut off")
+            if (self.folder / "done").stat().st_size != state["tiles"]:
+                raise ValueError("not every tile is known")
             self.state = state
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, UsageError):
@@ -241,7 +241,7 @@ def _why(error: Exception) -> str:
 
 def _give_back_memory() -> None:
     """What tiles have left free, the C library may keep: 0.8 GB after 400 megapixels. Writing needs some of its own."""
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # TypeError: Windows has nothing that is called None
         ctypes.CDLL(None).malloc_trim(0)  # glibc's; elsewhere there is no such name
 
 

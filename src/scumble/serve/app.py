@@ -41,13 +41,15 @@ def create_app(settings: Settings | None = None) -> Guard:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        threading.Thread(target=_warm, args=(service,), name="scumble-warm", daemon=True).start()
+        warming = threading.Thread(target=_warm, args=(service,), name="scumble-warm", daemon=True)
+        warming.start()
         jobs.start()
         try:
             yield
         finally:
             jobs.close()
             service.close()
+            warming.join()  # a process that ends while a net runs in a thread ends by SIGABRT
 
     app = FastAPIOffline(redoc_url=None, title="Scumble", version=__version__, description=ABOUT, lifespan=lifespan)
     app.state.service, app.state.jobs = service, jobs

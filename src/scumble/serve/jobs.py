@@ -121,6 +121,8 @@ class Jobs:
                 self._wake.wait(LOOK)
                 continue
             run = self._runs[job.id] = _Run(job, self.settings.job_timeout)
+            if self._over.is_set():  # close() has told those that it saw
+                run.cancel.set()
             try:
                 self._do(run)
             except Exception:  # its end could not be written; when its lease has run out it is begun again

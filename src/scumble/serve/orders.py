@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from scumble._formats import FORMATS, format_named
+from scumble._formats import FORMATS, check_sides, format_named
 from scumble.errors import InputError, UsageError, unknown
 from scumble.mask import Mask
-from scumble.picture import Picture
+from scumble.picture import Picture, fitted_size
 from scumble.recipe import parse_blend
 from scumble.serve.limits import IsFilmError, Upload, opened
 from scumble.serve.service import OPTIONS, PaintService, defaults, named
@@ -337,6 +337,7 @@ def finished(service: PaintService, order: Order, accept: str, **calls: Any) -> 
     check(service, order)
     content = decoded(order.content, "content", limit)
     key = wanted_format(order, accept, content.metadata.format)
+    check_sides(key, *fitted_size(*content.size, order.settings.get("size")), "ask for PNG or TIFF")
     masks = [Mask.from_picture(decoded(mask, "mask", limit)) for mask in order.masks]
     painted = service.painted(content, order.styles, order.settings, masks=masks, **calls)
     cancel = calls.get("cancel")

@@ -10,24 +10,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scumble import cascade, tiling
+from scumble import passes, tiling
 from scumble.color import keep_chroma, rgb_to_oklab
-from scumble.fusion import give_back
-from scumble.grain import grained
 from scumble.light import keep_light
 from scumble.mask import Mask, composite
+from scumble.passes import Ground
 from scumble.picture import Picture
 from scumble.serve.limits import Cache, Upload
 from scumble.serve.pace import Pace
-from scumble.style import Style, toward
-from scumble.stylizer import MEMORY, Stylizer, repeated, resize, seen_of, working_scale
+from scumble.style import Style
+from scumble.stylizer import MEMORY, Stylizer, resize, working_scale
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
@@ -132,19 +130,18 @@ class Previewer:
 
     def prepare(self, kept: Kept, settings: Mapping[str, Any]) -> None:
         """Measure the content's own statistics, which the first move of the strength would have to wait for."""
-        place = self._place(kept, settings)
-        pixels = repeated(self._pixels(place, kept))
-        self._own(place, seen_of(pixels, self._ground(place, pixels), settings["statistics"]), _looks(settings))
+        place, look, engine = self._place(kept, settings), _looks(settings), self.painter.engine
+        seen = self._ground(place, kept).seen
+        self._derived.get((*place, "own", look), lambda: Style.of_pixels(seen, engine).modulation(engine, wide=look))
 
     def gallery(self, content: Picture, named: Mapping[str, Array], side: int) -> Iterator[tuple[str, Picture]]:
         """``content`` with each of the modulations in ``named``, the longer side ``side`` pixels, one by one."""
-        painted_at = fitted(content, round(side * FINER))
-        ground, shown = grained(painted_at.pixels), fitted(content, side)
-        seen, paint = seen_of(painted_at.pixels, ground), self.painter.engine.paint
+        ground, shown = Ground.of(fitted(content, round(side * FINER)).pixels, 1.0), fitted(content, side)
+        paint = self.painter.engine.paint
         for name, modulation in named.items():
-            measured = None if seen is ground else paint(seen, modulation)[1]
-            painted, _ = paint(ground, modulation, measured)
-            yield name, shown.with_pixels(_resized_quickly(painted, *shown.size))
+            measured = None if ground.seen is ground.primed else paint(ground.seen, modulation)[1]
+            painted, _ = paint(ground.primed, modulation, measured)
+            yield name, shown.with_pixels(_resized_quickly(ground.cut(painted), *shown.size))
 
     def _place(self, kept: Kept, settings: Mapping[str, Any]) -> tuple[Any, ...]:
         """What names all that is derived from a content: the picture, its size, its grain, what of it is measured, and (height, width) at
@@ -155,8 +152,8 @@ class Previewer:
     def _pixels(self, place: tuple[Any, ...], kept: Kept) -> Array:
         return self._derived.get((*place, "content"), lambda: resize(kept.base.pixels, *place[-2:]))
 
-    def _ground(self, place: tuple[Any, ...], pixels: Array) -> Array:
-        return self._derived.get((*place, "ground"), lambda: grained(pixels, place[3]))
+    def _ground(self, place: tuple[Any, ...], kept: Kept) -> Ground:
+        return self._derived.get((*place, "ground"), lambda: Ground.of(self._pixels(place, kept), *place[3:5]))
 
     def _painted(self, place: tuple[Any, ...], kept: Kept, content: Picture, style: Style, settings: Mapping[str, Any]) -> Array:
         """The content painted at the working size and brought to its own; where that is larger, as :class:`~scumble.tiling.Layer`."""
@@ -164,10 +161,8 @@ class Previewer:
         look = _looks(settings)
 
         def paint() -> Array:
-            pixels = repeated(self._pixels(place, kept))
-            ground = self._ground(place, pixels)
-            painted = self._pass(place, ground, seen_of(pixels, ground, settings["statistics"]), style, method, strength, look)
-            painted = give_back(painted, pixels, ground, strength)[: size[0], : size[1]]
+            ground = self._ground(place, kept)
+            painted = ground.cut(ground.given_back(self._pass(place, ground, style, method, strength, look), strength))
             if size == content.size:
                 return painted
             painted = _resized_quickly(painted, *content.size)
@@ -180,53 +175,20 @@ class Previewer:
 
         return self._derived.get((*place, "painted", method, look, strength, style.digest), paint)
 
-    def _pass(self, place: tuple[Any, ...], pixels: Array, seen: Array, style: Style, method: str, strength: float, look: bool) -> Array:
-        """As the Stylizer paints before it refines, with the statistics of what is ``seen`` of it, and with what no control changes kept; a
-        test holds both together.
-        """
-        engine, area = self.painter.engine, pixels.shape[0] * pixels.shape[1]
+    def _pass(self, place: tuple[Any, ...], ground: Ground, style: Style, method: str, strength: float, look: bool) -> Array:
+        """As the Stylizer paints before it refines, with what no control changes kept, and timed."""
+        spun = look and SPUN * ground.area <= self.paces["generator"].pixels
 
-        def generated(modulation: Array) -> Array:
-            spun = look and SPUN * area <= self.paces["generator"].pixels
-            measured = None if seen is pixels else engine.paint(seen, modulation, spun=spun)[1]
-            return self._timed("generator", area * (SPUN if spun else 1), lambda: engine.paint(pixels, modulation, measured, spun=spun)[0])
+        def keep(name: tuple[Any, ...], make: Callable[[], T]) -> T:
+            return self._derived.get((*place, *name), make)
 
-        def fused(strength: float) -> Array:
-            taps, maps = self._taps(place, "taps", pixels), None
-            if seen is not pixels:
-                maps = cascade.paint(engine, seen, style, method=method, strength=strength, taps=self._taps(place, "seen", seen))[1]
+        def timed(paint: Callable[[], Array]) -> Array:
+            return self._timed(_kind(method), ground.area * (SPUN if spun else 1), paint)
 
-            def fuse() -> Array:
-                return cascade.paint(engine, pixels, style, method=method, strength=strength, frozen=maps, taps=taps)[0]
-
-            return self._timed("fusion", area, fuse)
-
-        if method != "generator":
-            painted = fused(strength)
-            # asked for nothing, all methods of fusion are the identity
-            return painted if strength >= 1.0 else self._given_back(place, 0, painted, pixels, partial(fused, 0.0), strength)
-        missed = None
-        if look:
-            missed = self._derived.get((*place, "missed", style.digest), lambda: tiling.missed(engine, style, seen, self.memory))
-        modulation = style.modulation(engine, strength, missed, wide=look)
-        if strength >= 1.0:
-            return generated(modulation)
-        own, modulation = (toward(self._own(place, seen, look), modulation, share) for share in (0.0, strength))
-        # of larger patches, of smaller ones, or without a texture
-        return self._given_back(place, len(own), generated(modulation), pixels, partial(generated, own), strength)
-
-    def _given_back(
-        self, place: tuple[Any, ...], kind: int, painted: Array, pixels: Array, unmoved: Callable[[], Array], strength: float
-    ) -> Array:
-        return give_back(painted, pixels, self._derived.get((*place, "unmoved", kind), unmoved), strength)
-
-    def _own(self, place: tuple[Any, ...], seen: Array, look: bool) -> Array:
-        """The modulation with the content's own statistics."""
-        engine = self.painter.engine
-        return self._derived.get((*place, "own", look), lambda: Style.of_pixels(seen, engine).modulation(engine, wide=look))
-
-    def _taps(self, place: tuple[Any, ...], name: str, pixels: Array) -> Sequence[Array]:
-        return self._derived.get((*place, name), lambda: self.painter.engine.eye(pixels))
+        return passes.painted(
+            self.painter.engine, ground, style, method=method, strength=strength, look=look, memory=self.memory, spun=spun, keep=keep,
+            timed=timed,
+        )  # fmt: skip
 
     def _timed(self, kind: str, pixels: int, paint: Callable[[], T]) -> T:
         began = self._clock()
@@ -264,8 +226,8 @@ def _kind(method: str) -> str:
     return "generator" if method == "generator" else "fusion"
 
 
-def _bytes(derived: Array | Sequence[Array]) -> float:
-    return float(derived.nbytes if isinstance(derived, np.ndarray) else sum(array.nbytes for array in derived))
+def _bytes(derived: Array | Ground | Sequence[Array]) -> float:
+    return float(derived.nbytes if isinstance(derived, (np.ndarray, Ground)) else sum(array.nbytes for array in derived))
 
 
 def _resized_quickly(pixels: Array, height: int, width: int) -> Array:

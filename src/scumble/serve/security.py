@@ -146,7 +146,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:  # no address at all, as in [::1
             name = ""
-        if not is_loopback(name) and name not in (self.settings.host, *self.settings.allowed_hosts):
+        if not is_loopback(name) and name not in map(str.lower, (self.settings.host, *self.settings.allowed_hosts)):
             raise RefusedError(
                 421, "without a token the service answers to names of this machine only; add the name with --allow-host, or set a token"
             )

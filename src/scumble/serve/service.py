@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from scumble.engine import Engine
 from scumble.errors import InputError, MissingExtraError, ScumbleError, UsageError, in_range, unknown
 from scumble.fetch import cache_folder
 from scumble.mask import Mask
-from scumble.picture import Picture
+from scumble.picture import Picture, fitted_size
 from scumble.recipe import Request, write_recipe
 from scumble.serve.limits import BusyError, Cache, Slots, Upload, opened
 from scumble.serve.preview import Kept, Previewer, fitted
@@ -39,6 +40,8 @@ from scumble.style import Blend, Style
 from scumble.stylizer import Stylizer
 
 __all__ = ["BusyError", "ForgottenError", "PaintService", "StoppedError", "StyleSource", "Terms", "Upload"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
@@ -114,6 +117,7 @@ class PaintService:
         self.slots = Slots(self.settings.workers, self.settings.queue, "scumble-paint")
         self.ready = threading.Event()
         """Set when the nets are loaded and have painted once."""
+        self._closing = threading.Event()
         self._previewer = Previewer(self.painter, self.settings.kept_bytes / 4, self.settings.memory)
         self._styles: Cache[str, Style] = Cache(self.settings.kept_styles)
         self._modulations: Cache[str, Array] = Cache(4 * self.settings.kept_styles)
@@ -123,9 +127,9 @@ class PaintService:
     def warm(self) -> None:
         """Load the nets, measure their speed, and make ready the library's styles."""
         self._previewer.calibrate()
-        self.ready.set()
-        for name in library.entries():  # the page shows all of them at once
-            self._modulation(name)
+        if not self._closing.is_set():
+            self.ready.set()
+        self._readable(library.entries())  # the page shows all of them at once
 
     # Styles ---------------------------------------------------------------------------------------------------------------
 
@@ -138,8 +142,7 @@ class PaintService:
             return source
         if isinstance(source, str):
             entry = named(source)
-            stamp = "" if entry.path is None else f"@{entry.path.stat().st_mtime_ns}"
-            return self._styles.get(f"name:{entry.name}{stamp}", lambda: Style.named(entry.name))
+            return self._styles.get(f"name:{entry.key}", lambda: Style.named(entry.name))
         if isinstance(source, Picture):
             digest = sha256(repr(source.size).encode() + np.ascontiguousarray(source.pixels).data).hexdigest()
             return self._styles.get(f"pixels:{digest}", lambda: self._encoded(source))
@@ -163,7 +166,20 @@ class PaintService:
             return Style.from_image(picture, engine=self.painter.engine)
 
     def _modulation(self, name: str) -> Array:
-        return self._modulations.get(name, lambda: self.style(name).modulation(self.painter.engine))
+        style = self.style(name)
+        return self._modulations.get(style.digest, lambda: style.modulation(self.painter.engine))
+
+    def _readable(self, names: Iterable[str]) -> dict[str, Array]:
+        """The modulations of those styles that can be read: for one of the user's own that is damaged the others must not go without."""
+        found: dict[str, Array] = {}
+        for name in names:
+            if self._closing.is_set():
+                break
+            try:
+                found[name] = self._modulation(name)
+            except InputError as error:
+                log.warning("%s", error)
+        return found
 
     # Painting -------------------------------------------------------------------------------------------------------------
 
@@ -330,7 +346,8 @@ class PaintService:
         if size is None:
             return
         in_range("size", size, 1, 100_000)
-        pixels = round(of[0] * size / max(of)) * round(of[1] * size / max(of))
+        height, width = fitted_size(*of, size)
+        pixels = height * width
         if pixels > self.settings.max_pixels:
             raise UsageError(f"size {size} makes {pixels:,} pixels of {what}; {self.settings.max_pixels:,} are allowed, choose less")
 
@@ -393,7 +410,8 @@ class PaintService:
     def previews(self, content: Picture, names: Iterable[str] | None = None, side: int = 160) -> Generator[tuple[str, Picture], None, None]:
         """``content`` in each of the styles called ``names`` (None: the whole library), longer side ``side``, as they get done.
 
-        They take one worker, for all of them together. Closing the generator ends the work. BusyError, UsageError for a name.
+        They take one worker, for all of them together; a style that can't be read is left out, with a warning. Closing the generator ends
+        the work. BusyError, UsageError for a name.
         """
         wanted = list(library.entries() if names is None else names)
         small = fitted(content, 4 * side)
@@ -402,7 +420,7 @@ class PaintService:
 
         def call() -> None:
             try:
-                for item in self._previewer.gallery(small, {name: self._modulation(name) for name in wanted}, side):
+                for item in self._previewer.gallery(small, self._readable(wanted), side):
                     done.put(item)
                     if over.is_set():
                         return
@@ -423,6 +441,7 @@ class PaintService:
 
     def close(self) -> None:
         """Let what runs come to its end; what waits is cancelled."""
+        self._closing.set()
         self.ready.clear()
         self.slots.close()
 

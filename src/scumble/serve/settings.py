@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scumble._files import own_folder
 from scumble.errors import UsageError, in_range, unknown
 
 ENCODERS = ("vgg16", "vgg19")
@@ -16,15 +16,7 @@ ENCODERS = ("vgg16", "vgg19")
 
 def data_folder() -> Path:
     """Where jobs are kept: ``$SCUMBLE_DATA``, else ``scumble/serve`` in the platform's data folder. It is not created."""
-    if given := os.environ.get("SCUMBLE_DATA"):
-        return Path(given).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return base / "scumble" / "serve"
+    return own_folder("scumble/serve", "SCUMBLE_DATA", windows="LOCALAPPDATA", macos="Application Support", others="XDG_STATE_HOME")
 
 
 def cores() -> int:

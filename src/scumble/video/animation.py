@@ -22,7 +22,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from scumble._files import checked_target, write_whole
-from scumble._formats import is_animated, open_moving
+from scumble._formats import check_sides, is_animated, open_moving
 from scumble.errors import InputError, ScumbleError
 from scumble.picture import DEFAULT_MAX_PIXELS, Picture
 from scumble.video.frames import SRGB, Bytes, Clip, Frame, as_bytes
@@ -50,8 +50,9 @@ def moves(data: bytes) -> bool:
         return False
 
 
-def check_animation(frames: int, height: int, width: int) -> None:
-    """InputError for more pixels than an animation can hold."""
+def check_animation(suffix: str, frames: int, height: int, width: int) -> None:
+    """InputError for more pixels than an animation can hold, UsageError for longer sides than one of this kind can have."""
+    check_sides(ANIMATIONS[suffix.lower()], height, width, "make a film (.mp4), or give a smaller size")
     if frames * height * width > MOST_PIXELS:
         shape = f"{width} x {height} pixels"
         much = f"1 frame of {shape} is too large" if frames == 1 else f"{frames} frames of {shape} are too many"

@@ -18,14 +18,14 @@ from typing import Any, BinaryIO
 from scumble import __version__, weights
 from scumble.engine import FINISH
 from scumble.errors import MissingExtraError, UsageError, in_range, whole
-from scumble.picture import DEFAULT_MAX_PIXELS
+from scumble.picture import DEFAULT_MAX_PIXELS, SUFFIXES, fitted_size
 from scumble.stylizer import MEMORY, StyleLike, Stylizer, sources_of, working_scale
 from scumble.tiling import bytes_a_pixel, largest_side, reach
 from scumble.video.animation import ANIMATIONS, Animation, AnimationWriter, check_animation
 from scumble.video.frames import DEFAULT_RATE, Reader, load_cv2, one_thread_each
 from scumble.video.reading import Numbered, VideoFile, is_numbered
 from scumble.video.shots import ShotPainter, Timeline
-from scumble.video.stages import fitted, painted_frames
+from scumble.video.stages import painted_frames
 from scumble.video.steady import USUAL, Steadier
 from scumble.video.writing import FORMATS, Encoding, FilmWriter, NumberedWriter, RawWriter, Writer
 
@@ -119,11 +119,11 @@ def film(
     reader = open_clip(source, rate=rate, max_pixels=max_pixels) if isinstance(source, (str, os.PathLike)) else source
     if name is not None and isinstance(source, (str, os.PathLike)) and _is_itself(reader, os.fspath(source), os.fspath(name)):
         raise UsageError(f"{name} can't be painted over itself; choose another name")
-    shape = fitted(reader.clip.height, reader.clip.width, size)
+    shape = fitted_size(reader.clip.height, reader.clip.width, size)
     if size is not None and shape[0] * shape[1] > max_pixels:
         raise UsageError(f"size {size} makes {shape[0] * shape[1]:,} pixels of a frame; {max_pixels:,} are allowed, choose less")
     if name is not None and encoding is None and not is_numbered(os.fspath(name)):
-        check_animation(reader.clip.frames or 1, *shape)
+        check_animation(Path(name).suffix, reader.clip.frames or 1, *shape)
     painter = stylizer or Stylizer(threads=painting_threads())
     timeline = Timeline.of([(seconds, painter.style(one)) for seconds, one in _timed(style)])
     settings: dict[str, Any] = {
@@ -208,7 +208,10 @@ def _check_target(name: str, codec: str | None, crf: int | None) -> Encoding | N
         return Encoding.choose(suffix, codec, crf)
     if codec is not None or crf is not None:
         raise UsageError(f"codec and crf are for films ({', '.join(FORMATS)}); got {name!r}")
-    if not is_numbered(name) and suffix not in ANIMATIONS:
+    if is_numbered(name):
+        if suffix not in SUFFIXES:
+            raise UsageError(f"cannot save as {name!r}; the suffix of numbered pictures must be one of {', '.join(SUFFIXES)}")
+    elif suffix not in ANIMATIONS:
         allowed = ", ".join([*FORMATS, *ANIMATIONS])
         raise UsageError(f"cannot save as {name!r}; the suffix must be one of {allowed}, or the name one with a number, as in %05d.png")
     return None

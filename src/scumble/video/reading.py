@@ -34,6 +34,8 @@ class _Read:
     """Where the last packet ends, in seconds."""
     spoilt: int = 0
     """Packets that can't be decoded."""
+    strange: str = ""
+    """A size that is not the first frame's, and where it begins."""
 
 
 class VideoFile:
@@ -68,6 +70,7 @@ class VideoFile:
             if first.width * first.height > max_pixels:
                 size = f"{first.width} x {first.height}"
                 raise InputError(f"{path} has {size} pixels a frame, more than {max_pixels:,}; give less, or raise --max-pixels")
+            self._stored = (int(first.width), int(first.height))
             self._turn = _turn(first)
             swapped = self._turn[0] % 2 == 1
             aspect = Fraction(stream.sample_aspect_ratio or 0)
@@ -135,6 +138,8 @@ class VideoFile:
                     last = max(at, last + self.clip.time_base, Fraction(0))  # two frames at a time are none that a file can hold
                     duration = Fraction(frame.duration or 0) * (frame.time_base or stream.time_base) or unit
                     count += 1
+                    if (frame.width, frame.height) != self._stored:
+                        read.strange = read.strange or f"{frame.width} x {frame.height}, from {float(last):.1f} s on"
                     yield Frame(self._upright(frame), last, duration)
             except av.FFmpegError as error:
                 raise InputError(
@@ -152,6 +157,8 @@ class VideoFile:
         if read.spoilt:
             packets = "1 packet is" if read.spoilt == 1 else f"{read.spoilt} packets are"
             log.warning("%s: %s damaged, and what frames were in there left out", self.path, packets)
+        if read.strange:
+            log.warning("%s has frames of %s; they are brought to the size of the first", self.path, read.strange)
 
     def _decoded(self, container: Any, read: _Read) -> Iterator[Any]:
         av = load_av()
@@ -167,12 +174,14 @@ class VideoFile:
                 read.spoilt += 1
 
     def _upright(self, frame: Any) -> Bytes:
+        """In the size of the first frame: broadcasts change it between two programmes, and no file holds two."""
+        width, height = self._stored
         if _is_rgb(frame):
-            pixels = frame.to_ndarray(format="rgb24")
+            pixels = frame.reformat(width, height, format="rgb24").to_ndarray()
         else:
             source_range = int(frame.color_range) or (2 if frame.format.name.startswith("yuvj") else 1)
             pixels = frame.reformat(
-                format="rgb24", src_colorspace=self._matrix, src_color_range=source_range, dst_color_range=2
+                width, height, format="rgb24", src_colorspace=self._matrix, src_color_range=source_range, dst_color_range=2
             ).to_ndarray()
         quarters, mirrored = self._turn
         if mirrored:

@@ -22,11 +22,11 @@ from scumble import cascade, finish, tiling
 from scumble.cascade import FrozenMaps
 from scumble.color import keep_color as keep_content_color
 from scumble.errors import UsageError, in_range, unknown
-from scumble.fusion import AffineMap, give_back
-from scumble.grain import grained
+from scumble.fusion import AffineMap
+from scumble.passes import Ground
 from scumble.pyramid import means
 from scumble.style import REFERENCE, Style, toward
-from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, repeated, resize, seen_of, working_scale
+from scumble.stylizer import LARGEST, MEMORY, METHODS, Stylizer, resize, working_scale
 from scumble.video.fades import SAME, Fade, Light
 from scumble.video.frames import Bytes, Floats, as_float
 
@@ -301,13 +301,9 @@ class ShotPainter:
         height, width, _ = pixels.shape
         factor = working_scale(height, width, self.style_scale)
         small = pixels if factor == 1.0 else resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
-        wide, drift = repeated(small), change == "drift"
-        ground = grained(wide, self.grain)
-        measures = drift or settling or not all(self._knows(k) for k in self.timeline.at(seconds)[:2])
-        shown = seen_of(wide, ground) if measures else ground
-        painted = self._paint(ground, shown, seconds, glide=glide if drift else 0, settling=settling)
-        painted = give_back(painted, wide, ground, self.strength)
-        painted = painted[: len(small), : small.shape[1]]
+        ground = Ground.of(small, self.grain)
+        painted = self._paint(ground, seconds, glide=glide if change == "drift" else 0, settling=settling)
+        painted = ground.cut(ground.given_back(painted, self.strength))
         if small is not pixels:
             painted = resize(painted, height, width)
             if factor < 1.0:  # as the stylizer does: the content's own finest detail, which the smaller picture could not hold
@@ -321,23 +317,23 @@ class ShotPainter:
     def _begin(self, *, from_nothing: bool) -> None:
         self._shot, self._seen, self._gliding, self._from_nothing = {}, 0, 0, from_nothing
 
-    def _paint(self, pixels: Floats, shown: Floats, seconds: float, *, glide: int, settling: bool) -> Floats:
-        """Statistics, where they are measured, are those of ``shown``."""
+    def _paint(self, ground: Ground, seconds: float, *, glide: int, settling: bool) -> Floats:
         a, b, share = self.timeline.at(seconds)
-        styles = (a, b) if share else (a,)
+        pixels, styles = ground.primed, (a, b) if share else (a,)
         if glide and not settling:
             self._gliding = glide
-        if self.method == "generator" and self.strength >= 1.0 and settling and len(styles) == 1 and shown is pixels and self._fits(pixels):
+        at_once = self.method == "generator" and self.strength >= 1.0 and settling and len(styles) == 1 and self._fits(pixels)
+        if at_once and ground.seen is pixels:
             painted = self._in_memory(pixels, lambda: self._generate_settling(pixels, a))
             if painted is not None:
                 return painted
         for k in styles:
             if not self._knows(k):
-                self._hold(f"{k}/", self._measured(shown, k))
+                self._hold(f"{k}/", self._measured(ground.seen, k))
             elif settling:
-                self._hold(f"{k}/", _between(self._measured(shown, k), self._of(f"{k}/"), 1.0 - 1.0 / self._seen))
+                self._hold(f"{k}/", _between(self._measured(ground.seen, k), self._of(f"{k}/"), 1.0 - 1.0 / self._seen))
             elif glide:
-                self._hold(f"next/{k}/", self._measured(shown, k))
+                self._hold(f"next/{k}/", self._measured(ground.seen, k))
         self._glide()
         held = self._of(f"{a}/") if not share else _between(self._of(f"{a}/"), self._of(f"{b}/"), share)
         local = self._local(held, a, b, share)

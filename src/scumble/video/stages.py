@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 
+from scumble.picture import fitted_size
 from scumble.stylizer import resize
 from scumble.video.animation import AnimationWriter
 from scumble.video.fades import Fade, part_of
@@ -72,12 +73,6 @@ def painted_frames(
     seen = ahead(_move(looked, writer, Flow() if steadier.amount > 0 else None), DEPTH)
     painted = ahead(_paint(seen, shots, writer), DEPTH)
     return ahead(_steady(painted, steadier, writer), DEPTH)
-
-
-def fitted(height: int, width: int, size: int | None) -> tuple[int, int]:
-    """The size (height, width) of a frame whose longer side is to be ``size``."""
-    factor = 1 if size is None else size / max(height, width)
-    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _look(
@@ -187,7 +182,7 @@ def _resized(frame: Frame, size: int | None) -> Frame:
     height, width, _ = frame.pixels.shape
     if size is None or size == max(height, width):
         return frame
-    h, w = fitted(height, width, size)
+    h, w = fitted_size(height, width, size)
     if frame.picture is not None:
         picture = frame.picture.resized(width=w, height=h)
         return replace(frame, pixels=picture.pixels, picture=picture)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import logging
 import queue
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
@@ -29,6 +31,8 @@ from scumble.serve.studio import widgets
 from scumble.serve.studio.look import STATIC
 from scumble.serve.studio.share import command, python
 from scumble.serve.studio.sitting import THUMBNAIL, Painting, Sitting, decoded, shown
+
+log = logging.getLogger(__name__)
 
 EXAMPLE = "example.jpg"
 THUMBNAILS = 32_000_000
@@ -165,10 +169,10 @@ class Desk:
         names = [name for name in map(str, asked[1][:32]) if name in known]  # a style may have been removed since the page was loaded
         try:
             key = key or self.service.keep(self._example)
-            painted = {name: found for name in names if (found := self._thumbnails.peek((key, name))) is not None}
+            painted = {name: found for name in names if (found := self._thumbnails.peek((key, known[name].key))) is not None}
             missing = [name for name in names if name not in painted]
             for name, picture in self.service.previews(self.service.small(key), missing, THUMBNAIL) if missing else ():
-                painted[name] = self._thumbnails.get((key, name), lambda picture=picture: shown(picture))
+                painted[name] = self._thumbnails.get((key, known[name].key), lambda picture=picture: shown(picture))
             return {"painted": painted}
         except BusyError as error:
             return {"wait": error.retry_after}
@@ -208,7 +212,7 @@ class Desk:
         turn = sitting.turn()
         try:
             painted = sitting.preview()
-        except ScumbleError as error:
+        except Exception as error:
             return _stage(error=sentence(error)), *said
         if not sitting.is_latest(turn):
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
@@ -252,7 +256,7 @@ class Desk:
             yield gr.skip(), widgets.progress(0, text), gr.Button(visible=False), gr.Button(visible=refines), gr.skip(), gr.skip()
             yield from _followed(news)
             painting = future.result()
-        except ScumbleError as error:
+        except Exception as error:  # whatever it is, the button has to come back
             yield (
                 gr.skip(),
                 widgets.said(sentence(error), bad=True),
@@ -324,8 +328,15 @@ def _stage(**props: Any) -> Any:
     return gr.HTML(beat=next(_BEATS), **props)
 
 
-def sentence(error: ScumbleError) -> str:
-    """An error, as the page says it."""
+def sentence(error: Exception) -> str:
+    """An error, as the page says it; what nobody has foreseen, the log says."""
+    if isinstance(error, MemoryError):
+        return "Out of memory; take a smaller picture."
+    if isinstance(error, CancelledError):
+        return "The service is closing."
+    if not isinstance(error, ScumbleError):
+        log.error("the page: something went wrong", exc_info=error)
+        return "Something went wrong; the service's log says more."
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."
 

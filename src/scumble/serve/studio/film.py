@@ -126,7 +126,7 @@ class _FilmDesk:
                 seen = time.monotonic()
                 yield widgets.progress(*_progress(*item, seen - began)), *(gr.skip(),) * 6
             done = future.result()
-        except ScumbleError as error:
+        except Exception as error:  # whatever it is, the button has to come back
             told = sentence(error).replace(str(taken), f"The film {taken.name}").replace(str(target), target.name)
             yield widgets.said(told, bad=True), gr.Button(visible=True), gr.Button(visible=False), *(gr.skip(),) * 4
             return
