@@ -474,10 +474,12 @@ def test_training_asks_for_what_belongs_together(capsys):
     assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teacher"]) == 2
     assert run(["train", "generator", "--pack", ".", "--out", "o", "--pairs", "p.csv"]) == 2
     assert run(["train", "generator", "--pack", ".", "--out", "o", "--judge", "teachr"]) == 2
+    assert run(["train", "cascade", "--pack", ".", "--out", "o", "--teacher", "t"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: --judge distilled and --judge teacher need --teacher FOLDER",
         "error: --pairs needs --teacher FOLDER",
         "error: unknown judge 'teachr'; did you mean 'teacher'?",
+        "error: --teacher is for the judges distilled and teacher, and the judge is eye; add --judge distilled",
     ]
 
 

@@ -147,6 +147,26 @@ def test_the_manifest_that_is_written(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
 
 
+def test_the_origin_in_a_manifest_may_hold_any_sign(tmp_path):
+    from scumble.weights import tomllib
+
+    (tmp_path / "eye.onnx").touch()
+    for origin in ('a"b\\c', "tab\t, line\n, \x01, \x7f", "peinture é 🖌"):
+        export.write_manifest({"eye": origin}, tmp_path)
+        assert tomllib.loads((tmp_path / "manifest.toml").read_text("utf-8"))["eye.onnx"]["origin"] == origin
+    export.write_manifest({"eye": "no character: \udcff"}, tmp_path)
+    assert tomllib.loads((tmp_path / "manifest.toml").read_text("utf-8"))["eye.onnx"]["origin"] == "no character: ?"
+
+
+def test_a_file_that_the_disc_does_not_hold_is_named(tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*eye\.onnx'"):
+        export.replace_file(tmp_path / "eye.onnx", b"")
+
+
 def test_a_file_that_appears_meanwhile_is_not_replaced_and_a_link_is_written_through(tmp_path, monkeypatch, capsys):
     from scumble.cli import run as scumble
 

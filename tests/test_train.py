@@ -69,6 +69,13 @@ def test_pictures_that_are_not_there(tmp_path: Path) -> None:
         read_pictures(tmp_path)
 
 
+def test_too_few_pictures_to_hold_one_out(tmp_path: Path) -> None:
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match=r"holds 2 of 25 pictures that are needed: "):
+        read_pictures(tmp_path, held_out=True)
+
+
 def test_a_bad_picture_is_named(pack: Path, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_bytes(b"no picture")
@@ -191,6 +198,36 @@ def test_a_damaged_checkpoint_is_named(cut: int, tmp_path: Path) -> None:
     path.write_bytes(b"garbage\n" if cut == 9 else path.read_bytes()[:cut])
     with pytest.raises(InputError, match=r"checkpoint\.pt is damaged, or of a training with other settings; remove it or give another"):
         _fit_one(tmp_path, "0")
+
+
+@pytest.mark.parametrize(("found", "told"), [(OSError(28, "No space left on device"), "no space left on device"), (None, "it breaks off")])
+def test_a_checkpoint_that_the_disc_does_not_hold(
+    found: OSError | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch hides the system's refusal behind one of its own. The last checkpoint stays, the broken one does not."""
+    _fit_one(tmp_path, "0")
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def breaks_off(state: Any, file: Any) -> None:
+        file.write(b"a part")
+        try:
+            raise found or ValueError
+        except (OSError, ValueError):
+            raise RuntimeError("unexpected pos 1416640 vs 1416528")  # noqa: B904  (as PyTorch does)
+
+    monkeypatch.setattr(torch, "save", breaks_off)
+    with pytest.raises(InputError, match=rf"cannot write .*checkpoint\.pt \({told}\); free space"):
+        loop._save(
+            tmp_path,
+            torch.nn.Linear(1, 1),
+            torch.nn.Linear(1, 1),
+            torch.optim.Adam([torch.nn.Parameter(torch.ones(1))]),
+            {},
+            1,
+            loop.Recipe(1),
+        )
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("other", ["1", ""])
@@ -505,6 +542,42 @@ def test_commands_train_and_write_weights(pack: Path, tmp_path: Path) -> None:
     shutil.copy(weight_path("eye.safetensors"), tmp_path / "decoder.safetensors")
     assert run(["train", "cascade", *common[:-1], str(tmp_path), "--out", str(tmp_path / "y")]) == 1
     assert run(["train", "cascade", "--judge", "teacher", *common, "--out", str(tmp_path / "x")]) == 2
+
+
+@pytest.mark.parametrize("option", ["--out", "--weights"])
+def test_where_nothing_can_be_written_is_told_before_the_training(
+    option: str, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    places = {"--pack": str(pack), "--out": str(tmp_path / "out"), "--weights": str(tmp_path / "new")} | {
+        option: str(tmp_path / "file" / "x")
+    }
+    assert run(["train", "decoder", "--steps", "1", *(part for place in places.items() for part in place)]) == 1
+    assert f"{tmp_path / 'file'} is a file; give another one" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("net", ["eye.safetensors", "generator.safetensors"])
+def test_a_library_for_nets_that_are_not_installed_is_refused(net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be made by those that are, and fit neither."""
+    Picture.from_array(np.random.default_rng(0).random((40, 40, 3))).save(tmp_path / "work.jpg")
+    (tmp_path / "gallery.csv").write_text("name,title,artist,year,medium,group\nwork,,,,,\n")
+    (tmp_path / "new").mkdir()
+    shutil.copy(weight_path(net), tmp_path / "new" / net)
+    arguments = ["train", "library", str(tmp_path), "--weights", str(tmp_path / "new")]
+    assert run(arguments) == 0
+    (tmp_path / "new" / net).write_bytes(b"another")
+    capsys.readouterr()
+    assert run(arguments) == 1
+    assert f"{net} is not the net that is installed" in capsys.readouterr().err
+
+
+def test_a_manifest_without_an_origin_is_damaged(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--pack", str(pack), "--steps", "1", "--batch", "2", "--size", "32", "--level", "1", "--out", str(tmp_path / "out")]
+    for entry in ('["eye.onnx"]\nbytes = 1\n', "eye = 1\n"):
+        (tmp_path / "manifest.toml").write_text(entry)
+        assert run(["train", "decoder", *common, "--weights", str(tmp_path)]) == 1
+        assert "manifest.toml is damaged (eye" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

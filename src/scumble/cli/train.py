@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -75,7 +76,7 @@ def train_eye(
     weights: Weights = None,
 ) -> None:
     """Distil the eye from VGG-19."""
-    _begin()
+    _begin(out, weights)
     from scumble.train import export
     from scumble.train.eye import RECIPE, train_eye
 
@@ -83,7 +84,7 @@ def train_eye(
     pupil = train_eye(pack, teacher, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), **more)
     if weights is not None:
         export.export_eye(pupil.eye, _made(weights))
-        _write_manifest(weights, ("eye",), f"scumble train, {out.name}")
+        _write_manifest(weights, ("eye",), _origin(out))
 
 
 @app.command("sight", cls=defaults_from("scumble.train.sight:RECIPE", "scumble.train.sight:train_sight"))
@@ -104,7 +105,7 @@ def train_sight(
     weights: Weights = None,
 ) -> None:
     """Distil what completes the eye, which stays as it is, to VGG-19: refinement and tuning judge by it."""
-    _begin()
+    _begin(out, weights)
     from scumble.nets.sight import load_sight
     from scumble.train import export
     from scumble.train.sight import RECIPE, train_sight
@@ -115,7 +116,7 @@ def train_sight(
     sight = train_sight(pack, teacher, _eye(weights), out, _recipe(RECIPE, steps, learning_rate, minutes, seed), **more)
     if weights is not None:
         export.export_sight(sight, _made(weights))
-        _write_manifest(weights, ("sight",), f"scumble train, {out.name}")
+        _write_manifest(weights, ("sight",), _origin(out))
 
 
 @app.command("decoder", cls=defaults_from("scumble.train.decoder:RECIPE", "scumble.train.decoder:train_decoder"))
@@ -136,7 +137,7 @@ def train_decoder(
     """Train the decoders: each block to undo one of the eye's."""
     if level is not None and not 1 <= level <= 5:
         raise UsageError(f"level must be between 1 and 5; got {level}")
-    _begin()
+    _begin(out, weights)
     from scumble.train.decoder import RECIPE, train_decoder
 
     start = _decoder(weights) if level is not None else None
@@ -168,7 +169,7 @@ def train_cascade(
 ) -> None:
     """Train the decoders of --weights on as a chain, fused with styles at every level: judged by what it paints."""
     _check_judge(judge, teacher)
-    _begin()
+    _begin(out, weights)
     from scumble.train.decoder import CASCADE, train_cascade
 
     more = _given(judge=judge, size=size, batch=batch, style_size=style_size, content_target=content_target, device=device)
@@ -223,10 +224,10 @@ def train_generator(
     weights: Weights = None,
 ) -> None:
     """Train the generator: any style in one pass."""
-    _check_judge(judge, teacher)
+    _check_judge(judge, teacher, validated=pairs is not None)
     if teacher is None and pairs is not None:
         raise UsageError("--pairs needs --teacher FOLDER")
-    _begin()
+    _begin(out, weights)
     from scumble.engine import FINISH
     from scumble.train import export
     from scumble.train.generator import RECIPE, train_generator
@@ -246,7 +247,7 @@ def train_generator(
     generator = train_generator(pack, eye, out, _recipe(RECIPE, steps, learning_rate, minutes, seed), teacher_folder=teacher, **more)
     if weights is not None:
         export.export_generator(generator, _made(weights))
-        _write_manifest(weights, ("generator", "modulator", *FINISH), f"scumble train, {out.name}")
+        _write_manifest(weights, ("generator", "modulator", *FINISH), _origin(out))
 
 
 @app.command("library", cls=defaults_from("scumble.train.tuning:RECIPE", "scumble.train.tuning:tune", "scumble.train.library:tune_works"))
@@ -304,7 +305,8 @@ def train_library(
         raise UsageError("--begin and --earlier say what tuning goes on from, and that needs --pack FOLDER")
     if pack is None and teacher is not None:
         raise UsageError("--teacher judges tunings; they need --pack FOLDER to be made from, too")
-    _begin()
+    _check_installed(weights)
+    _begin(weights)
     from scumble.train.library import build_library, tune_works
     from scumble.train.tuning import RECIPE
 
@@ -318,6 +320,18 @@ def train_library(
     _write_manifest(weights, ("library",), _OF_THE_LIBRARY)
 
 
+def _check_installed(weights: Path) -> None:
+    """Styles are measured and tuned by the nets that are installed: InputError for others in ``weights``, which it would not fit."""
+    from scumble.weights import FOLDER, sha256, weight_path
+
+    for name in ("eye.safetensors", "generator.safetensors"):
+        if (weights / name).is_file() and sha256(weights / name) != sha256(weight_path(name)):
+            raise InputError(
+                f"{weights / name} is not the net that is installed, and styles are measured and tuned by that;"
+                f" copy what {weights} holds to {FOLDER} first, or write the library to another folder"
+            )
+
+
 _OF_THE_LIBRARY = (
     "statistics of works in the public domain, measured by the eye, and what the generator was tuned to them by: scumble train library"
 )
@@ -326,15 +340,17 @@ _JUDGES = ("eye", "sight", "distilled", "teacher")
 """As in :mod:`scumble.train.judge`, which imports PyTorch."""
 
 
-def _check_judge(judge: str | None, teacher: Path | None) -> None:
+def _check_judge(judge: str | None, teacher: Path | None, *, validated: bool = False) -> None:
     if judge not in (None, *_JUDGES):
         raise UsageError(unknown("judge", judge, _JUDGES))
     if teacher is None and judge in ("distilled", "teacher"):
         raise UsageError("--judge distilled and --judge teacher need --teacher FOLDER")
+    if teacher is not None and judge not in ("distilled", "teacher") and not validated:
+        raise UsageError(f"--teacher is for the judges distilled and teacher, and the judge is {judge or 'eye'}; add --judge distilled")
 
 
-def _begin() -> None:
-    """What training needs is here, and its log goes to stderr."""
+def _begin(*folders: Path | None) -> None:
+    """What training needs is here, the folders that it writes to as well, and its log goes to stderr."""
     try:
         for module in ("torch", "onnx"):
             import_module(module)
@@ -342,6 +358,9 @@ def _begin() -> None:
         raise MissingExtraError(f'training needs PyTorch and ONNX ({error}): pip install "scumble[torch]"') from error
     log = logging.getLogger("scumble")
     log.setLevel(min(logging.INFO, log.getEffectiveLevel()))
+    for folder in folders:
+        if folder is not None:
+            _check_folder(folder)
 
 
 def _recipe(recipe: Any, steps: int | None, learning_rate: float | None, minutes: float | None, seed: int | None) -> Any:
@@ -371,12 +390,24 @@ def _write_decoder(decoder: Decoder, weights: Path | None, out: Path) -> None:
 
     if weights is not None:
         export.export_decoder(decoder, _made(weights))
-        _write_manifest(weights, ("decoder",), f"scumble train, {out.name}")
+        _write_manifest(weights, ("decoder",), _origin(out))
+
+
+def _check_folder(folder: Path) -> None:
+    """InputError if nothing can be written there: before the training, which takes hours, and without making it."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written to" if there.is_dir() else "is a file"
+        raise InputError(f"nothing can be written to the folder {folder}: {there} {why}; give another one")
 
 
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _origin(out: Path) -> str:
+    return f"scumble train, {out.resolve().name}"
 
 
 def _weights_at(folder: Path | None, name: str) -> Path:
@@ -406,5 +437,8 @@ def _write_manifest(folder: Path, trained: tuple[str, ...], origin: str) -> None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{folder / 'manifest.toml'} is damaged ({error}); remove it") from error
     origins = {p.stem.rstrip("0123456789"): "unknown" for p in folder.iterdir()}
-    origins |= {Path(name).stem.rstrip("0123456789"): entry["origin"] for name, entry in known.items()}
+    for name, entry in known.items():
+        if not isinstance(entry, dict) or not isinstance(origin_before := entry.get("origin"), str):
+            raise InputError(f"{folder / 'manifest.toml'} is damaged ({name} has no origin); remove it")
+        origins[Path(name).stem.rstrip("0123456789")] = origin_before
     write_manifest(origins | dict.fromkeys(trained, origin), folder)

@@ -31,6 +31,7 @@ def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = N
     if not source.exists():
         raise InputError(f"no training pictures at {source}; give a folder or a tar file of pictures")
     pictures: list[Tensor] = []
+    index = -1
     for index, (name, data) in enumerate(_members(source)):
         if (index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) != held_out:
             continue
@@ -44,6 +45,10 @@ def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = N
         pictures.append(torch.from_numpy(array.copy()).permute(2, 0, 1).contiguous())
         if limit is not None and len(pictures) >= limit:
             break
+    if not pictures and index >= 0:
+        raise InputError(
+            f"{source} holds {index + 1} of {HELD_OUT_EVERY} pictures that are needed: the last of so many is kept to validate on"
+        )
     if not pictures:
         raise InputError(f"{source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
     return pictures

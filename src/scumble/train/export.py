@@ -7,6 +7,7 @@ to 1e-4), at half the size. Computation is in float32: the casts are folded when
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -273,13 +274,14 @@ def write_manifest(origins: Mapping[str, str], folder: Path = FOLDER) -> None:
     """``manifest.toml``: every weight file in ``folder`` with its sha256, size, licence and origin (by the name's stem, digits dropped)."""
     lines = ["# Written by scumble.train.export; see MODEL_CARD.md for data, recipe and scores.", ""]
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".onnx", ".safetensors")):
-        origin = origins[path.stem.rstrip("0123456789")]
+        # of JSON's escapes TOML lacks those of halves of a character, and it wants one for DEL, which JSON leaves
+        origin = json.dumps(origins[path.stem.rstrip("0123456789")].encode(errors="replace").decode(), ensure_ascii=False)
         lines += [
             f'["{path.name}"]',
             f'sha256 = "{sha256(path)}"',
             f"bytes = {path.stat().st_size}",
             f'licence = "{LICENCE}"',
-            f'origin = "{origin}"',
+            "origin = " + origin.replace("\x7f", "\\u007f"),
             "",
         ]
     (folder / "manifest.toml").write_text("\n".join(lines), encoding="utf-8")
@@ -335,11 +337,12 @@ def _onnx(
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` as a whole or not at all."""
+    """Write ``data`` to ``path`` as a whole or not at all; an OSError names it."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(data)
         part.replace(path)
-    except BaseException:
+    except OSError as error:  # of a full disc it knows no file, and would be taken for standard output's
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    finally:
         part.unlink(missing_ok=True)
-        raise

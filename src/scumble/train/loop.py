@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from scumble._files import reason
 from scumble.errors import InputError, in_range, whole
 from scumble.train.settings import at_least
 
@@ -183,8 +184,18 @@ def _save(
         "step": step,
         "recipe": asdict(recipe),
     }
-    torch.save(state, part)
-    part.replace(folder / CHECKPOINT)
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+        part.replace(folder / CHECKPOINT)
+    except (OSError, RuntimeError) as error:  # PyTorch's own, when an archive breaks off
+        why = error if isinstance(error, OSError) else error.__context__
+        told = reason(why) if isinstance(why, OSError) else "it breaks off"
+        raise InputError(
+            f"cannot write {folder / CHECKPOINT} ({told}); free space, and the same command goes on from the last one"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _keep_best(folder: Path, model: nn.Module, score: float) -> None:
