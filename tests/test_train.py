@@ -69,6 +69,13 @@ def test_pictures_that_are_not_there(tmp_path: Path) -> None:
         read_pictures(tmp_path)
 
 
+def test_photographs_are_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.new("RGB", (24, 8)).save(tmp_path / "lying.jpg", exif=exif)
+    assert [p.shape for p in read_pictures(tmp_path)] == [(3, 24, 8)]
+
+
 def test_too_few_pictures_to_hold_one_out(tmp_path: Path) -> None:
     for name in "ab":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")

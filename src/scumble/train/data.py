@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +24,7 @@ PICTURE_SUFFIXES = (".webp", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
 def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = None) -> list[Tensor]:
-    """Pictures of a tar file or a folder as uint8 tensors (3, H, W), in name order.
+    """Pictures of a tar file or a folder as uint8 tensors (3, H, W), upright, in name order.
 
     One in ``HELD_OUT_EVERY`` is kept out of training; ``held_out`` returns those instead of the others.
     """
@@ -37,7 +37,7 @@ def read_pictures(source: Path, *, held_out: bool = False, limit: int | None = N
             continue
         try:
             with Image.open(io.BytesIO(data)) as im:
-                array = np.asarray(im.convert("RGB"))
+                array = np.asarray(ImageOps.exif_transpose(im).convert("RGB"))
         except MemoryError:
             raise
         except Exception as error:  # decoders meet a damaged file with any of a dozen
